@@ -1,0 +1,78 @@
+# Works on a machine with Python 3.11 and make, nothing else. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+# The first of these that is there and new enough.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+IN_VENV := $(VENV)/bin/
+PIP := $(IN_VENV)python -m pip --disable-pip-version-check -qq
+# A stamp a set of packages: nothing is installed again until one of these files changes.
+REQUIREMENTS := pyproject.toml constraints.txt
+STAMPS := $(VENV)/.stamps
+SUMMARY := -q --durations=5
+
+export PYTHONUNBUFFERED := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo test test-reference test-slow lint format wheel constraints clean
+
+help: ## what make can do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+demo: $(STAMPS)/core ## calls in five languages through the streaming engine
+	@$(IN_VENV)nemotron-voice demo $(ARGS)
+
+test: $(STAMPS)/dev lint ## lint, types, unit and end-to-end tests: minutes
+	@$(IN_VENV)python -m pytest $(SUMMARY) -m "not reference and not slow"
+
+test-reference: $(STAMPS)/reference ## parity with NeMo 3.0.0 and Transformers 5.23
+	@$(IN_VENV)python -m pytest $(SUMMARY) -m "reference and not slow"
+
+test-slow: $(STAMPS)/dev ## soak tests
+	@$(IN_VENV)python -m pytest $(SUMMARY) -m slow
+
+lint: $(STAMPS)/dev ## ruff and mypy
+	@$(IN_VENV)ruff check .
+	@$(IN_VENV)ruff format --check .
+	@$(IN_VENV)mypy
+
+format: $(STAMPS)/dev ## put the code in form
+	@$(IN_VENV)ruff format .
+	@$(IN_VENV)ruff check --fix .
+
+wheel: $(STAMPS)/dev ## dist/*.whl and dist/*.tar.gz
+	@$(IN_VENV)python -m build --outdir dist .
+
+constraints: $(VENV)/bin/python ## resolve constraints.txt anew
+	@$(PIP) install --dry-run --ignore-installed --report $(VENV)/report.json \
+		torch==2.13.0 -e ".[dev,pipecat,livekit,server,reference]"
+	@$(IN_VENV)python scripts/constraints.py $(VENV)/report.json constraints.txt
+
+clean: ## remove what make made
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+
+$(STAMPS)/core: $(VENV)/bin/python $(REQUIREMENTS)
+	@echo "installing nemotron-voice (the first time: torch, about a minute)" >&2
+	@$(PIP) install -c constraints.txt -e .
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/dev: $(STAMPS)/core
+	@echo "installing what the tests need" >&2
+	@$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(STAMPS)/reference: $(STAMPS)/dev
+	@echo "installing NeMo and Transformers (the first time: about two minutes)" >&2
+	@$(PIP) install -c constraints.txt -e ".[reference]"
+	@touch $@

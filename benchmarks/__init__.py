@@ -1,0 +1,1 @@
+"""Measurements behind the figures in README and docs; each is a command that anyone can rerun."""

@@ -1,0 +1,219 @@
+"""The commands, their options and their help; what they do is in the files beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from nemotron_voice import __version__
+from nemotron_voice.cli import screen
+from nemotron_voice.config import LATENCIES_MS, StreamOptions
+from nemotron_voice.errors import (
+    ConfigurationError,
+    ModelNotFoundError,
+    NemotronVoiceError,
+)
+
+if TYPE_CHECKING:
+    from nemotron_voice.engine import Engine
+
+DEFAULT_MODEL = "nvidia/nemotron-3.5-asr-streaming-0.6b"
+FAILURE, USAGE = 1, 2  # exit codes
+
+
+class Commands(TyperGroup):
+    """Turns the package's own errors into one red line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. A wrong option exits with 2, a failure with 1."""
+        try:
+            return super().invoke(ctx)
+        except NemotronVoiceError as error:
+            screen.complain(with_remedy(error))
+            raise typer.Exit(USAGE if isinstance(error, ConfigurationError) else FAILURE) from error
+
+
+def with_remedy(error: NemotronVoiceError) -> str:
+    """The error's message; where a model is missing, with the one that never is."""
+    message = str(error)
+    if isinstance(error, ModelNotFoundError) and "demo" not in message:
+        message += "; or use --model demo, the small model that comes with this package"
+    return message
+
+
+class Format(StrEnum):
+    """How transcripts are written."""
+
+    text = "text"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+
+
+class TableFormat(StrEnum):
+    """How the list of languages is written."""
+
+    table = "table"
+    json = "json"
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Streaming speech recognition in 40 locales with [bold]Nemotron 3.5 ASR[/bold].",
+    epilog="Begin with [bold]nemotron-voice demo[/bold]: calls in several languages, no download.",
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"nemotron-voice {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version."),
+    ] = False,
+) -> None:
+    pass
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="[bold]demo[/bold] (bundled, closed vocabulary), a folder, a .nemo file, or a "
+        "Hugging Face id.",
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
+_LATENCY_HELP = f"Audio per step: {', '.join(map(str, LATENCIES_MS))}. Larger hears better."
+
+
+@app.command(
+    epilog="""[bold]Examples[/bold]
+
+  nemotron-voice transcribe meeting.mp3
+  nemotron-voice transcribe --model demo --realtime call.wav
+  nemotron-voice transcribe --language es-ES --format srt --output-dir subtitles *.flac
+  nemotron-voice transcribe --format json call.ogg | jq -r 'select(.is_final) | .text'
+""".replace("\n  ", "\n\n")
+)
+def transcribe(
+    files: Annotated[
+        list[Path], typer.Argument(help="Audio of any format and rate: wav, flac, mp3, ogg, m4a.")
+    ],
+    model: ModelOption = DEFAULT_MODEL,
+    language: Annotated[
+        str,
+        typer.Option(
+            "--language", "-l", help="[bold]auto[/bold], or a locale to insist on: es-ES, Spanish."
+        ),
+    ] = "auto",
+    latency_ms: Annotated[
+        int | None,
+        typer.Option(help=f"{_LATENCY_HELP} [dim]\\[default: 1120, or 320 with --realtime][/dim]"),
+    ] = None,
+    output_format: Annotated[
+        Format, typer.Option("--format", "-f", help="json: an event a line, with every field.")
+    ] = Format.text,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime", help="Pace the audio as if spoken now; show text while it forms."
+        ),
+    ] = False,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="Write FILE.txt, .jsonl, .srt or .vtt there instead of to the screen."),
+    ] = None,
+    device: DeviceOption = "auto",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only models that are already on this machine.")
+    ] = False,
+) -> None:
+    """Stream audio files through the recogniser and write what was said, a sentence at a time."""
+    from nemotron_voice.cli.transcribe import Job, run  # noqa: PLC0415  (help needs none of it)
+
+    options = StreamOptions(
+        language=language,
+        latency_ms=latency_ms if latency_ms is not None else 320 if realtime else 1120,
+        finalize="sentence",
+        interim_results=realtime,
+    )
+    if output_dir is None and len(files) > 1 and output_format in {Format.srt, Format.vtt}:
+        raise ConfigurationError(
+            f"--format {output_format.value} of {len(files)} files can't share one output; "
+            "add --output-dir DIR"
+        )
+    job = Job(files, options, output_format.value, realtime=realtime, output_dir=output_dir)
+    with load(model, device=device, revision=revision, offline=offline) as engine:
+        failures = asyncio.run(run(engine, job))
+    if failures:
+        raise typer.Exit(FAILURE)
+
+
+@app.command(
+    epilog="""[bold]Examples[/bold]
+
+  nemotron-voice demo
+  nemotron-voice demo --fast --latency-ms 160
+""".replace("\n  ", "\n\n")
+)
+def demo(
+    model: ModelOption = "demo",
+    latency_ms: Annotated[int, typer.Option(help=_LATENCY_HELP)] = 320,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="As fast as the machine can, not paced.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Play bundled phone calls in which the caller changes language, and show what is heard.
+
+    The calls are synthetic speech, and the demo model knows only a restaurant's phone line: it
+    shows the engine, not Nemotron's quality.
+    """
+    from nemotron_voice.cli.demo import bundled_calls, play  # noqa: PLC0415
+
+    calls = bundled_calls()
+    options = StreamOptions(latency_ms=latency_ms)
+    with load(model, device=device) as engine:
+        asyncio.run(play(engine, calls, options, fast=fast))
+
+
+@app.command()
+def languages(
+    output_format: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.table,
+) -> None:
+    """List the 40 locales: how well each works, its prompt index, its other names."""
+    from nemotron_voice.cli import language_table  # noqa: PLC0415
+
+    if output_format is TableFormat.json:
+        typer.echo(language_table.as_json())
+    else:
+        screen.out().print(language_table.as_table())
+
+
+def load(model: str, *, device: str, revision: str | None = None, offline: bool = False) -> Engine:
+    """An engine, with a sign of life while its model loads."""
+    from nemotron_voice.engine import Engine  # noqa: PLC0415  (brings torch)
+
+    with screen.waiting(f"loading {model}"):
+        return Engine.load(model, device=device, revision=revision, offline=offline)

@@ -1,0 +1,108 @@
+"""One audio file through one stream of a recogniser, paced or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from nemotron_voice.audio import AudioFile
+from nemotron_voice.config import StreamOptions
+from nemotron_voice.errors import AudioDecodeError, StreamClosedError
+from nemotron_voice.recognizer import Recognizer, RecognizerStream
+from nemotron_voice.resampler import Samples
+from nemotron_voice.transcript import Transcript
+
+PACKET_MS = 20  # what telephony and WebRTC send
+
+
+async def hear(
+    recognizer: Recognizer,
+    audio: AudioFile,
+    options: StreamOptions,
+    *,
+    realtime: bool,
+    on_transcript: Callable[[Transcript], None],
+    on_progress: Callable[[float], None],
+) -> None:
+    """Stream a whole file.
+
+    Args:
+        recognizer: an engine.
+        audio: the file.
+        options: of the stream; the file's sample rate is put in.
+        realtime: pace packets as if they were spoken now.
+        on_transcript: called with each transcript, in order.
+        on_progress: called with the seconds of audio given so far.
+
+    Raises:
+        AudioDecodeError: the file is damaged; what could be decoded has been heard to its end.
+    """
+    stream = recognizer.open(options, sample_rate=audio.sample_rate)
+
+    async def read() -> None:
+        async for transcript in stream:
+            on_transcript(transcript)
+
+    reader = asyncio.create_task(read())
+    damage: AudioDecodeError | None = None
+    try:
+        try:
+            await _feed(stream, audio, realtime=realtime, on_progress=on_progress)
+        except AudioDecodeError as error:
+            damage = error
+        await stream.finish()
+        await reader
+    except StreamClosedError:
+        await reader  # the engine failed the stream: the iteration knows why
+        raise
+    finally:
+        reader.cancel()
+        await stream.aclose()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader
+    if damage is not None:
+        raise damage
+
+
+async def _feed(
+    stream: RecognizerStream,
+    audio: AudioFile,
+    *,
+    realtime: bool,
+    on_progress: Callable[[float], None],
+) -> None:
+    rate = audio.sample_rate
+    fed = 0
+    if not realtime:
+        for block in audio:
+            stream.push(block)
+            fed += block.size
+            on_progress(fed / rate)
+            await stream.drained(max_buffered_s=5.0)
+        return
+    began = asyncio.get_running_loop().time()
+    for packet in packets(audio, rate * PACKET_MS // 1000):
+        fed += packet.size
+        await sleep_until(began + fed / rate)  # a packet is there once it has been spoken
+        stream.push(packet)
+        on_progress(fed / rate)
+
+
+async def sleep_until(moment: float) -> None:
+    """Sleep until the event loop's clock shows `moment`."""
+    await asyncio.sleep(max(0.0, moment - asyncio.get_running_loop().time()))
+
+
+def packets(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
+    """Cut blocks anew into packets of `size` samples; the last may be shorter."""
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        rest = np.concatenate((rest, block))
+        whole = rest.size // size * size
+        yield from np.split(rest[:whole], range(size, whole, size)) if whole else ()
+        rest = rest[whole:]
+    if rest.size:
+        yield rest

@@ -1,0 +1,249 @@
+"""What a stream has said for good, and what is still provisional. Pure: no threads, no clock.
+
+Tokens of the stream itself are never taken back. A flush adds the tokens of a fork, which heard
+silence where the caller may go on; its words are final at once, and when the stream itself decodes
+the same audio later, they are matched off (same word, same place) before anything new is shown.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nemotron_voice.transcript import Token, Transcript, WordSpan, make_transcript, read_tokens
+
+FRAME_S = 0.08
+MATCH_S = 0.64  # the fork and the stream may emit the same word this far apart
+SUBSTITUTE_S = 0.24  # another word this near, before the flush point, is the same sound
+SETTLED_FRAMES = 10  # 0.8 s without a token: the last word is complete
+GHOST_LIFE_S = 2.0  # after that the stream won't emit the word any more
+MAX_PENDING_TOKENS = 512  # tokens waiting for a flush: about two minutes of fast speech
+
+_TERMINAL = (".", "?", "!", "…", "。", "？", "！", "।", "؟")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ghost:
+    """A word that a flush has finalised and the stream itself hasn't passed yet."""
+
+    form: str
+    end: float
+
+
+def _first_open(words: Sequence[WordSpan], own: int) -> int:
+    """Of the stream's `own` first tokens, the first that may belong to an unfinished word."""
+    begun = [word for word in words if word.first < own]
+    if not begun:
+        return own
+    last = begun[-1]
+    closed = last.last < own - 1 and not last.continues  # a language tag of its own follows
+    return last.last + 1 if closed else last.first
+
+
+def _form(text: str) -> str:
+    """A word without case and punctuation: what two words must share to be the same."""
+    return "".join(
+        letter for letter in text.casefold() if unicodedata.category(letter)[0] not in "PSZ"
+    )
+
+
+class Finaliser:
+    """Turns one stream's tokens into interim and final transcripts.
+
+    Args:
+        forced_language: locale of the prompt, or None when the model is to tell.
+        by_sentence: finalise each sentence as it ends, not only at flushes.
+    """
+
+    def __init__(self, forced_language: str | None, *, by_sentence: bool) -> None:
+        self.forced_language = forced_language
+        self._by_sentence = by_sentence
+        self._tokens: list[Token] = []  # of the stream, not finalised
+        self._ghosts: list[_Ghost] = []
+        self._frame = 0  # encoder frames decoded by the stream
+        self._flush_s = 0.0  # audio up to here has been answered by a flush
+        self._held_flush: int | None = None  # the flush that left a cut word to come
+        self._carried: str | None = None  # the last language that was sure
+        self._revision = 0
+        self._shown: tuple[str, ...] = ()
+
+    def add(self, tokens: Sequence[Token], frame: int) -> list[Transcript]:
+        """Take the tokens of a step of the stream, which has now decoded `frame` frames.
+
+        Returns:
+            Finals that became due without a flush: sentences, a word that a flush had left, or
+            the oldest words when too many are waiting for a flush.
+        """
+        self._tokens += tokens
+        self._frame = frame
+        self._match_off()
+        words = self._new_words()
+        finals = []
+        if count := self._due(words):
+            finals.append(self._finalise_own(words[:count]))
+        elif len(self._tokens) > MAX_PENDING_TOKENS:
+            complete = words if self._settled else words[:-1]
+            if complete:
+                finals.append(self._finalise_own(complete))
+            else:  # nothing but tags, or one endless word
+                del self._tokens[: -MAX_PENDING_TOKENS // 2]
+        return finals
+
+    def interim(self) -> Transcript | None:
+        """The provisional text, if it differs from what was last shown."""
+        words = self._new_words()
+        shown = tuple(word.text for word in words)
+        if shown == self._shown:
+            return None
+        self._shown = shown
+        if not words:
+            return None
+        return self._transcript(words, is_final=False, flush_id=None)
+
+    def has_words(self, tail: Sequence[Token]) -> bool:
+        """Whether a flush with this tail would say anything."""
+        words = read_tokens([*self._tokens, *tail]).words
+        return any(new for _, new in self._statuses(words)[0])
+
+    def flush(
+        self, tail: Sequence[Token], flush_frame: float, flush_id: int, *, cut: bool
+    ) -> Transcript:
+        """Finalise the pending words together with a fork's.
+
+        Args:
+            tail: the fork's tokens.
+            flush_frame: the flush point, in encoder frames since the stream began.
+            flush_id: the flush that is answered.
+            cut: speech goes on right up to the flush point. A word that came out only there may
+                be half a word, so it is left for the stream to complete: neither is half a word
+                final, nor the whole word repeated after its half.
+        """
+        own = len(self._tokens)
+        reading = read_tokens([*self._tokens, *tail])
+        statuses, uses = self._statuses(reading.words)
+        flush_s = flush_frame * FRAME_S
+        held = bool(
+            cut and statuses and statuses[-1][1] and reading.words[-1].end > flush_s - 1.5 * FRAME_S
+        )
+        if held:
+            statuses, uses = statuses[:-1], uses[:-1]
+        self._flush_s = max(self._flush_s, flush_s)
+        transcript = self._transcript(
+            [word for word, is_new in statuses if is_new], is_final=True, flush_id=flush_id
+        )
+        if reading.last_tag and not held:
+            self._carried = reading.last_tag
+
+        # What the stream has completed by itself is done with. The rest is final on the fork's
+        # word alone: remembered, to be matched off when the stream gets there.
+        open_from = _first_open(reading.words, own)
+        unseen = [
+            _Ghost(_form(word.text), word.end) for word, _ in statuses if word.last >= open_from
+        ]
+        self._ghosts = unseen + self._ghosts[uses[-1] if uses else 0 :]
+        del self._tokens[:open_from]
+        self._held_flush = flush_id if held else None
+        self._shown = ()
+        return transcript
+
+    # ---- what is new
+
+    @property
+    def _settled(self) -> bool:
+        last = self._tokens[-1].frame if self._tokens else 0
+        return self._frame - last >= SETTLED_FRAMES
+
+    def _new_words(self) -> list[WordSpan]:
+        statuses, _ = self._statuses(read_tokens(self._tokens).words)
+        return [word for word, is_new in statuses if is_new]
+
+    def _statuses(self, words: Sequence[WordSpan]) -> tuple[list[tuple[WordSpan, bool]], list[int]]:
+        """For each word whether it is new, and how many ghosts are used up after it."""
+        used = 0
+        statuses: list[tuple[WordSpan, bool]] = []
+        uses: list[int] = []
+        at_seam = True
+        for word in words:
+            form = _form(word.text)
+            match = self._matching_ghost(word, form, used)
+            if match is not None:
+                used = match + 1
+            is_new = match is None and bool(form or not at_seam)
+            at_seam = at_seam and not is_new
+            statuses.append((word, is_new))
+            uses.append(used)
+        return statuses, uses
+
+    def _matching_ghost(self, word: WordSpan, form: str, used: int) -> int | None:
+        if not form:
+            return None
+        rest = [(place, self._ghosts[place]) for place in range(used, len(self._ghosts))]
+        for place, ghost in rest:
+            if ghost.form == form and abs(ghost.end - word.end) <= MATCH_S:
+                return place
+        for place, ghost in rest:
+            grows = word.continues and not self._settled and ghost.form.startswith(form)
+            if grows and abs(ghost.end - word.end) <= MATCH_S:
+                return place
+        for place, ghost in rest:
+            same_place = abs(ghost.end - word.end) <= SUBSTITUTE_S
+            if same_place and word.end <= self._flush_s + FRAME_S:
+                return place
+        return None
+
+    def _match_off(self) -> None:
+        """Forget leading words that a flush has finalised already, once they are complete."""
+        reading = read_tokens(self._tokens)
+        if reading.last_tag:
+            self._carried = reading.last_tag
+        statuses, uses = self._statuses(reading.words)
+        drop_tokens = drop_ghosts = 0
+        for (word, is_new), used in zip(statuses, uses, strict=True):
+            if is_new or (word.continues and not self._settled):
+                break
+            drop_tokens, drop_ghosts = word.last + 1, used
+        del self._tokens[:drop_tokens]
+        now = self._frame * FRAME_S
+        self._ghosts = [
+            ghost for ghost in self._ghosts[drop_ghosts:] if ghost.end > now - GHOST_LIFE_S
+        ]
+
+    # ---- finals without a flush
+
+    def _due(self, words: Sequence[WordSpan]) -> int:
+        """How many of the new words are final without waiting for a flush."""
+        if self._held_flush is not None and words and self._settled:
+            return len(words)
+        if not self._by_sentence:
+            return 0
+        due = 0
+        for place, word in enumerate(words):
+            ends = word.text.endswith(_TERMINAL)
+            told = word.language is not None or self.forced_language is not None
+            followed = place + 1 < len(words)
+            if ends and ((told and not word.continues) or followed or self._settled):
+                due = place + 1
+        return due
+
+    def _finalise_own(self, words: Sequence[WordSpan]) -> Transcript:
+        flush_id, self._held_flush = self._held_flush, None
+        transcript = self._transcript(words, is_final=True, flush_id=flush_id)
+        del self._tokens[: words[-1].last + 1]
+        self._shown = ()
+        return transcript
+
+    def _transcript(
+        self, words: Sequence[WordSpan], *, is_final: bool, flush_id: int | None
+    ) -> Transcript:
+        self._revision += 1
+        return make_transcript(
+            words,
+            is_final=is_final,
+            forced_language=self.forced_language,
+            carried_language=self._carried,
+            start=words[0].start if words else self._flush_s,
+            end=words[-1].end if words else self._flush_s,
+            flush_id=flush_id,
+            revision=self._revision,
+        )

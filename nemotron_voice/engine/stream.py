@@ -1,0 +1,434 @@
+"""One caller: audio in, transcripts out, and the order in which the two meet.
+
+Three parties touch a stream: the caller's threads (push, update), event loops (flush, iteration)
+and the engine's device thread (take_work, accept). A short lock makes each of their steps whole;
+nobody waits for inference under it. Changes and flushes carry the sample at which they were asked
+for, so what a stream says doesn't depend on how busy the engine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemotron_voice.audio import StreamResampler, to_float
+from nemotron_voice.config import StreamOptions
+from nemotron_voice.engine.audio_buffer import SAMPLE_RATE, AudioBuffer
+from nemotron_voice.engine.events import Events
+from nemotron_voice.engine.finalise import Finaliser
+from nemotron_voice.engine.fork import (
+    FRAME_SAMPLES,
+    PAST_SAMPLES,
+    SHORT_SAMPLES,
+    TAIL_FRAMES,
+    Fork,
+    window_bounds,
+)
+from nemotron_voice.engine.runner import Outcome, Work
+from nemotron_voice.engine.scheduler import Ready
+from nemotron_voice.errors import AudioOverflowError, NemotronVoiceError, StreamClosedError
+from nemotron_voice.transcript import Token, Transcript
+
+if TYPE_CHECKING:
+    from nemotron_voice.model.network import Emission
+    from nemotron_voice.recognizer import PCM
+
+# A short word alone is what a state carried over a long silence misses; it is decoded once more,
+# from a fresh state, out of the audio of the last seconds.
+RETRY_S = 4.0
+SPEECH_LEVEL = 10 ** (-45 / 20)  # RMS of 80 ms, full scale 1: quieter is never called speech
+SPEECH_ABOVE_FLOOR = 10 ** (12 / 20)
+CUT_LEVEL = 10 ** (-24 / 20)  # of the loudest 80 ms before: the caller is still speaking
+CUT_FRAMES = 2  # 160 ms, shorter than any voice activity detector's stop delay
+RECENT_FRAMES = 37  # 3 s
+
+
+class Host(Protocol):
+    """What a stream needs of its engine."""
+
+    def offer(self, ready: Ready) -> None:
+        """Queue a step of a stream."""
+
+    def release(self, stream: Stream) -> None:
+        """Take the slot back; the stream won't run again."""
+
+    def token(self, emission: Emission, offset: int = 0) -> Token:
+        """The text of an emission, `offset` frames into the stream."""
+
+    @property
+    def lookaheads(self) -> tuple[int, ...]:
+        """Look-aheads that the model offers, in encoder frames."""
+
+    def resolve_language(self, language: object) -> tuple[int, str | None]:
+        """Prompt index, and the locale where it is forced."""
+
+    def resolve_latency(self, latency_ms: int) -> int:
+        """Look-ahead of a latency mode that the model offers."""
+
+
+@dataclass(slots=True)
+class _Change:
+    """New settings, from the chunk on that holds sample `at`."""
+
+    at: int
+    prompt: int | None = None
+    forced_language: str | None = None
+    lookahead: int | None = None
+
+
+@dataclass(slots=True)
+class _Flush:
+    """A flush asked for at sample `at`."""
+
+    at: int
+    flush_id: int
+    last: bool  # the audio has ended
+    answer: Future[Transcript]
+
+
+class Stream:
+    """A RecognizerStream of an Engine; made by `Engine.open`."""
+
+    def __init__(self, host: Host, row: int, options: StreamOptions) -> None:
+        self.options = options
+        self.row = row
+        self._host = host
+        self._lock = threading.RLock()
+        self._resampler = StreamResampler(options.sample_rate)
+        self._audio = AudioBuffer()
+        self._events = Events()
+        prompt, forced = host.resolve_language(options.language)
+        self._prompt = prompt
+        self._lookahead = host.resolve_latency(options.latency_ms)
+        self._finaliser = Finaliser(forced, by_sentence=options.finalize == "sentence")
+        self._marks: deque[_Change | _Flush] = deque()
+        self._drained: list[tuple[int, Future[None]]] = []
+        self._frame = 0  # encoder frames decoded
+        self._spoken_sample = 0  # finalised up to here: where a retry may begin
+        self._fork: Fork | None = None
+        self._queued = False  # offered to the scheduler, or on the device
+        self._fresh = True  # the row still holds its last user's state
+        self._flushes = 0
+        self._ended = False  # no more audio
+        self._closed = False
+        self._error: NemotronVoiceError | None = None
+
+    # ---- the caller's side
+
+    def push(self, pcm: PCM) -> None:
+        """Take mono audio at `options.sample_rate`: PCM16 bytes, or an int16 or float array."""
+        samples = to_float(pcm)
+        with self._lock:
+            self._check_open()
+            self._check_room(samples.size)
+            self._audio.append(self._resampler.process(samples))
+            self._advance()
+
+    def update(self, *, language: object | None = None, latency_ms: int | None = None) -> None:
+        """Change settings from the chunk on that holds the next sample pushed."""
+        with self._lock:
+            self._check_open()
+            change = _Change(self._audio.end)
+            if language is not None:
+                change.prompt, change.forced_language = self._host.resolve_language(language)
+            if latency_ms is not None:
+                change.lookahead = self._host.resolve_latency(latency_ms)
+            self._marks.append(change)
+            self._advance()
+
+    async def flush(self, *, deadline_s: float = 2.0) -> Transcript:
+        """Finalise what was said in the audio pushed so far; see RecognizerStream.flush."""
+        return await self._answer(self._ask_flush(last=False), deadline_s)
+
+    async def finish(self, *, deadline_s: float = 60.0) -> Transcript:
+        """End the audio, finalise all of it, free the slot; iteration ends after the final."""
+        with self._lock:
+            self._check_open()
+            self._audio.append(self._resampler.process(np.zeros(0, np.float32), last=True))
+            self._ended = True
+        try:
+            return await self._answer(self._ask_flush(last=True), deadline_s)
+        finally:
+            self._close()
+
+    async def drained(self, max_buffered_s: float = 0.5) -> None:
+        """Wait until less than `max_buffered_s` seconds of audio are undecoded."""
+        limit = int(max_buffered_s * SAMPLE_RATE)
+        with self._lock:
+            if self._closed or self._backlog() < limit:
+                return
+            ready: Future[None] = Future()
+            self._drained.append((limit, ready))
+        await asyncio.wrap_future(ready)
+
+    async def aclose(self) -> None:
+        """Drop the stream. Idempotent."""
+        self._close()
+
+    def __aiter__(self) -> AsyncIterator[Transcript]:
+        """Transcripts in order; ends after finish or aclose, raises if the stream failed."""
+        return self._events
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream has ended and its slot is free."""
+        return self._closed
+
+    def _check_open(self) -> None:
+        if self._error is not None:
+            raise StreamClosedError(
+                f"the stream has failed ({self._error}); open a new one with engine.open()"
+            ) from self._error
+        if self._closed or self._ended:
+            raise StreamClosedError("the stream has ended; open a new one with engine.open()")
+
+    def _check_room(self, samples: int) -> None:
+        incoming_s = samples / self.options.sample_rate
+        buffered_s = self._backlog() / SAMPLE_RATE
+        if buffered_s + incoming_s > self.options.max_buffered_s:
+            raise AudioOverflowError(
+                f"{buffered_s:.1f} s of audio are waiting and {incoming_s:.1f} s more would pass "
+                f"the bound of {self.options.max_buffered_s:g} s; none of this push was taken. "
+                "Push at the speed of speech, await stream.drained() between pushes, or raise "
+                "StreamOptions.max_buffered_s"
+            )
+
+    def _backlog(self) -> int:
+        return self._audio.end - max(0, FRAME_SAMPLES * self._frame - SHORT_SAMPLES)
+
+    def _ask_flush(self, *, last: bool) -> _Flush:
+        with self._lock:
+            if not last:
+                self._check_open()
+            flush = _Flush(self._audio.end, self._flushes, last, Future())
+            self._flushes += 1
+            self._marks.append(flush)
+            self._advance()
+            return flush
+
+    async def _answer(self, flush: _Flush, deadline_s: float) -> Transcript:
+        try:
+            return await asyncio.wait_for(
+                asyncio.shield(asyncio.wrap_future(flush.answer)), deadline_s
+            )
+        except TimeoutError:
+            with self._lock:
+                if not flush.answer.done():  # answered by what is known; the rest comes later
+                    self._finish_flush(flush, [], cut=True)
+            return flush.answer.result()
+
+    # ---- the device thread's side
+
+    def take_work(self) -> Work | None:
+        """The inputs of the step that the stream was queued for; None if it has closed since."""
+        with self._lock:
+            if self._closed:
+                self._host.release(self)
+                return None
+            if self._fork is not None:
+                fork = self._fork
+                return Work(
+                    fork.window(),
+                    self.row,
+                    self._prompt,
+                    fork.lookahead,
+                    fresh=(fork.fresh or self._fresh) and fork.state is None,
+                    fork=True,
+                    state=fork.state,
+                )
+            window = self._audio.read(*window_bounds(self._frame, self._lookahead + 1))
+            return Work(window, self.row, self._prompt, self._lookahead, fresh=self._fresh)
+
+    def accept(self, outcome: Outcome) -> None:
+        """Take what a step made."""
+        with self._lock:
+            self._queued = False
+            if self._closed:
+                self._host.release(self)
+            elif outcome.error is not None:
+                self.fail(outcome.error)
+            elif self._fork is not None:
+                self._fork.accept(outcome.emissions, outcome.state)
+                if self._fork.done:
+                    self._end_fork(self._fork)
+                self._advance()
+            else:
+                self._fresh = False
+                self._frame += self._lookahead + 1
+                self._keep_audio()
+                tokens = [self._host.token(emission) for emission in outcome.emissions]
+                self._publish(self._finaliser.add(tokens, self._frame))
+                self._publish_interim()
+                self._advance()
+
+    def fail(self, error: NemotronVoiceError) -> None:
+        """End the stream with an error: pending flushes and the iteration raise it."""
+        with self._lock:
+            if not self._closed:
+                self._error = error
+                self._events.close(error)
+                self._close(error)
+
+    def _advance(self) -> None:
+        """Offer the next step, if there is one. What comes next is decided by samples alone."""
+        if self._queued or self._closed:
+            return
+        self._serve_marks()
+        if self._fork is not None:
+            self._queued = True
+            self._host.offer(Ready(self, self._fork.lookahead, time.monotonic()))
+        elif self._chunk_end() <= self._audio.end:
+            self._queued = True
+            deadline = time.monotonic() + (self._lookahead + 1) * FRAME_SAMPLES / SAMPLE_RATE
+            self._host.offer(Ready(self, self._lookahead, deadline))
+        self._wake_drained()
+
+    def _chunk_end(self) -> int:
+        return window_bounds(self._frame, self._lookahead + 1)[1]
+
+    def _serve_marks(self) -> None:
+        """Apply what was asked for before the end of the next chunk."""
+        while self._fork is None and self._marks and self._chunk_end() > self._marks[0].at:
+            mark = self._marks[0]
+            if isinstance(mark, _Change):
+                self._marks.popleft()
+                if mark.prompt is not None:
+                    self._prompt = mark.prompt
+                    self._finaliser.forced_language = mark.forced_language
+                self._lookahead = self._lookahead if mark.lookahead is None else mark.lookahead
+            elif mark.answer.done():  # answered at its deadline
+                self._marks.popleft()
+            else:
+                self._fork = self._begin_fork(mark)
+
+    def _begin_fork(self, flush: _Flush) -> Fork:
+        first = max(window_bounds(self._frame, 1)[0], 0)
+        last_frame = -(-flush.at // FRAME_SAMPLES) + TAIL_FRAMES
+        tail = self._audio.read(first, max(flush.at, first))
+        return Fork(tail, first, self._frame, max(last_frame, self._frame), self._host.lookaheads)
+
+    def _end_fork(self, fork: Fork) -> None:
+        flush = self._marks[0]
+        assert isinstance(flush, _Flush)  # noqa: S101 - a fork is only ever begun by its mark
+        tokens = [self._host.token(emission, fork.offset) for emission in fork.emissions]
+        if not fork.fresh and not self._finaliser.has_words(tokens) and self._speech_before(flush):
+            self._fork = self._retry_fork(flush)
+            return
+        self._fork = None
+        self._marks.popleft()
+        if not flush.answer.done():
+            self._finish_flush(flush, tokens, cut=not flush.last and self._is_cut(flush.at))
+
+    def _finish_flush(self, flush: _Flush, tokens: list[Token], *, cut: bool) -> None:
+        transcript = self._finaliser.flush(
+            tokens, flush.at / FRAME_SAMPLES, flush.flush_id, cut=cut
+        )
+        self._spoken_sample = flush.at
+        self._publish([transcript])
+        flush.answer.set_result(transcript)
+
+    # ---- short words alone
+
+    def _retry_fork(self, flush: _Flush) -> Fork:
+        """Decode the audio since the last final once more, from a fresh state.
+
+        The fresh state starts on the frame grid, so that its tokens' frames keep their meaning.
+        """
+        frame = self._retry_from(flush.at) // FRAME_SAMPLES
+        first = frame * FRAME_SAMPLES
+        samples = self._audio.read(first, flush.at)
+        return Fork(
+            samples,
+            first,
+            frame,
+            -(-flush.at // FRAME_SAMPLES) + TAIL_FRAMES,
+            self._host.lookaheads,
+            fresh=True,
+            offset=frame,
+        )
+
+    def _retry_from(self, at: int) -> int:
+        return max(self._spoken_sample, at - int(RETRY_S * SAMPLE_RATE), self._audio.first, 0)
+
+    def _speech_before(self, flush: _Flush) -> bool:
+        levels = self._levels(self._retry_from(flush.at), flush.at)
+        if levels.size < 2:
+            return False
+        loudest = float(np.partition(levels, -2)[-2])  # two frames: a click isn't speech
+        return loudest > max(SPEECH_LEVEL, SPEECH_ABOVE_FLOOR * float(levels.min()))
+
+    def _is_cut(self, at: int) -> bool:
+        start = max(self._audio.first, at - RECENT_FRAMES * FRAME_SAMPLES)
+        levels = self._levels(start, at)
+        if levels.size <= CUT_FRAMES:
+            return False
+        return bool(levels[-CUT_FRAMES:].max() > CUT_LEVEL * levels.max())
+
+    def _levels(self, start: int, stop: int) -> NDArray[np.float32]:
+        """RMS of each whole 80 ms that ends at `stop`, oldest first."""
+        frames = max(0, (stop - start) // FRAME_SAMPLES)
+        samples = self._audio.read(stop - frames * FRAME_SAMPLES, stop)
+        levels: NDArray[np.float32] = np.sqrt(
+            np.mean(samples.reshape(frames, FRAME_SAMPLES) ** 2, axis=1, dtype=np.float32)
+        )
+        return levels
+
+    def _keep_audio(self) -> None:
+        """Forget what neither the next chunk nor a flush can need any more."""
+        decoded = FRAME_SAMPLES * self._frame - PAST_SAMPLES
+        self._audio.drop_before(max(0, decoded - int(RETRY_S * SAMPLE_RATE)))
+
+    # ---- events and the end
+
+    def _publish(self, transcripts: list[Transcript]) -> None:
+        for transcript in transcripts:
+            if transcript.text or transcript.flush_id is not None:
+                self._events.put(transcript)
+
+    def _publish_interim(self) -> None:
+        if self.options.interim_results:
+            interim = self._finaliser.interim()
+            if interim is not None:
+                self._events.put(interim)
+
+    def _wake_drained(self) -> None:
+        if self._drained:
+            backlog = self._backlog()
+            still = []
+            for limit, ready in self._drained:
+                if backlog < limit or self._closed:
+                    _resolve(ready)
+                else:
+                    still.append((limit, ready))
+            self._drained = still
+
+    def _close(self, error: NemotronVoiceError | None = None) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for mark in self._marks:
+                if isinstance(mark, _Flush) and not mark.answer.done():
+                    mark.answer.set_exception(
+                        error or StreamClosedError("the stream was closed before its flush ended")
+                    )
+            self._marks.clear()
+            self._wake_drained()
+            self._events.close()
+            if not self._queued:  # else the device thread releases it, after its step
+                self._host.release(self)
+
+
+def _resolve(future: Future[None]) -> None:
+    with contextlib.suppress(InvalidStateError):  # whoever waited was cancelled
+        future.set_result(None)

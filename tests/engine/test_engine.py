@@ -1,0 +1,464 @@
+"""Neighbours, packets, flushes and faults change nothing in what a stream hears."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nemotron_voice import Engine, StreamOptions, Transcript
+from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.engine.finalise import Finaliser
+from nemotron_voice.engine.stream import Stream
+from nemotron_voice.errors import (
+    AudioFormatError,
+    AudioOverflowError,
+    EngineClosedError,
+    EngineFullError,
+    StepFailedError,
+    StreamClosedError,
+    UnknownLanguageError,
+    UnsupportedLatencyError,
+)
+from nemotron_voice.transcript import Token
+
+RATE = 16_000
+Audio = NDArray[np.float32]
+
+
+def babble(seconds: float, seed: int) -> Audio:
+    """Something that a random network finds varied: tones that come and go, in noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * RATE)) / RATE
+    tone = np.sin(
+        2
+        * np.pi
+        * np.cumsum(150 + 200 * rng.random(t.size // 800 + 1).repeat(800)[: t.size])
+        / RATE
+    )
+    return (
+        0.3 * tone * (0.5 + 0.5 * np.sin(2 * np.pi * 2 * t)) + 0.02 * rng.standard_normal(t.size)
+    ).astype(np.float32)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream], list[Token]]:
+    """The tokens that a stream itself has emitted, whatever flushes did to the text."""
+    tokens: dict[Finaliser, list[Token]] = {}
+    add = Finaliser.add
+
+    def spy(self: Finaliser, new: list[Token], frame: int) -> list[Transcript]:
+        tokens.setdefault(self, []).extend(new)
+        return add(self, new, frame)
+
+    monkeypatch.setattr(Finaliser, "add", spy)
+    return lambda stream: tokens.get(stream._finaliser, [])
+
+
+def all_slots_are_free(engine: Engine) -> bool:
+    """A stream closed while its step is on the device frees its slot right after."""
+    deadline = time.monotonic() + 5
+    while engine.stats().streams and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return engine.stats().streams == 0
+
+
+async def run(stream: Stream, audio: Audio, packet: int | None = None) -> Transcript:
+    """Push everything, finish."""
+    size = packet or audio.size
+    for at in range(0, audio.size, size):
+        stream.push(audio[at : at + size])
+    return await stream.finish()
+
+
+def test_tokens_of_16_streams_equal_their_solo_runs(
+    tiny_engine: Engine, heard: Callable[[Stream], list[Token]]
+) -> None:
+    """Opened, flushed, updated and closed at random; languages and latency modes at random."""
+    rng = random.Random(7)
+    languages = ["auto", *tiny_engine.languages]
+    plans: list[dict[str, Any]] = []
+    for seed in range(16):
+        audio = babble(rng.uniform(2, 6), seed)
+        plans.append(
+            {
+                "audio": audio,
+                "options": StreamOptions(
+                    language=rng.choice(languages), latency_ms=rng.choice(LATENCIES_MS)
+                ),
+                "packet": rng.randint(100, 9000),
+                "flushes": {rng.randrange(audio.size) for _ in range(3)},
+                "switch": (rng.randrange(audio.size), rng.choice(languages)),
+                "drop": rng.random() < 0.25,
+            }
+        )
+
+    async def play(plan: dict[str, Any], *, alone: bool) -> tuple[list[Token], list[str]]:
+        if not alone:
+            await asyncio.sleep(rng.random() * 0.5)
+        stream = tiny_engine.open(plan["options"])
+        finals = []
+        at = 0
+        audio = plan["audio"]
+        switch_at, language = plan["switch"]
+        marks = sorted(
+            {*plan["flushes"], switch_at, audio.size, *range(0, audio.size, plan["packet"])}
+        )
+        for mark in marks:
+            stream.push(audio[at:mark])
+            at = mark
+            if mark in plan["flushes"]:
+                finals.append((await stream.flush(deadline_s=60)).text)
+            if mark == switch_at:
+                stream.update(language=language)
+            if not alone:
+                await asyncio.sleep(rng.random() * 0.01)
+        if plan["drop"]:
+            await stream.drained(1.5)
+            await stream.aclose()
+        else:
+            finals.append((await stream.finish()).text)
+        return heard(stream), finals
+
+    async def together() -> list[tuple[list[Token], list[str]]]:
+        return await asyncio.gather(*(play(plan, alone=False) for plan in plans))
+
+    crowd = asyncio.run(together())
+    for plan, (tokens, finals) in zip(plans, crowd, strict=True):
+        solo_tokens, solo_finals = asyncio.run(play(plan, alone=True))
+        shortest = min(len(tokens), len(solo_tokens)) if plan["drop"] else None
+        same = [(t.text, t.frame) for t in tokens[:shortest]]
+        assert same == [(t.text, t.frame) for t in solo_tokens[:shortest]]
+        assert finals == solo_finals
+        assert solo_tokens, "the random network said nothing; the test proves nothing"
+    assert all_slots_are_free(tiny_engine)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 44_100, 48_000])
+def test_packets_of_any_size_give_the_same_words(
+    tiny_engine: Engine, heard: Callable[[Stream], list[Token]], rate: int
+) -> None:
+    audio = babble(1.5, 3).repeat(3)[: int(1.5 * rate)]
+    rng = random.Random(1)
+
+    async def said(packets: Callable[[], int]) -> tuple[list[Token], str]:
+        stream = tiny_engine.open(sample_rate=rate, latency_ms=160)
+        at = 0
+        while at < audio.size:
+            size = packets()
+            stream.push(audio[at : at + size])
+            at += size
+        final = await stream.finish()
+        return heard(stream), final.text
+
+    whole = asyncio.run(said(lambda: audio.size))
+    assert whole[0]
+    for size in (1, rate // 100, rate // 50, rate // 20):
+        assert asyncio.run(said(lambda size=size: size)) == whole
+    assert asyncio.run(said(lambda: rng.randint(1, 3000))) == whole
+
+
+def test_pcm16_bytes_and_arrays_are_the_same_audio(tiny_engine: Engine) -> None:
+    pcm = (babble(2, 5) * 32767).astype("<i2")
+
+    async def said(packets: list[Any]) -> str:
+        stream = tiny_engine.open()
+        for packet in packets:
+            stream.push(packet)
+        return (await stream.finish()).text
+
+    expected = asyncio.run(said([pcm]))
+    assert expected
+    assert asyncio.run(said([pcm.tobytes()])) == expected
+    assert (
+        asyncio.run(said([memoryview(pcm.tobytes())[:6000], memoryview(pcm.tobytes())[6000:]]))
+        == expected
+    )
+    assert asyncio.run(said([pcm.astype(np.float32) / 32768])) == expected
+
+
+@pytest.mark.parametrize("latency_ms", LATENCIES_MS)
+def test_a_flush_leaves_the_stream_itself_untouched(
+    tiny_engine: Engine, heard: Callable[[Stream], list[Token]], latency_ms: int
+) -> None:
+    audio = babble(4, 11)
+
+    async def tokens(flushes: list[int]) -> list[Token]:
+        stream = tiny_engine.open(latency_ms=latency_ms)
+        at = 0
+        for flush in flushes:
+            stream.push(audio[at:flush])
+            at = flush
+            await stream.flush(deadline_s=30)
+        stream.push(audio[at:])
+        await stream.finish()
+        return heard(stream)
+
+    assert asyncio.run(tokens([5_000, 5_001, 21_000, 40_123])) == asyncio.run(tokens([]))
+
+
+def test_flush_ids_count_up_and_every_flush_is_answered_in_order(tiny_engine: Engine) -> None:
+    async def main() -> None:
+        stream = tiny_engine.open()
+        stream.push(babble(2, 1))
+        answers = await asyncio.gather(*(stream.flush() for _ in range(5)))
+        assert [answer.flush_id for answer in answers] == [0, 1, 2, 3, 4]
+        assert all(answer.is_final for answer in answers)
+        await stream.finish()
+        finals = [t async for t in stream if t.is_final]
+        assert [t.flush_id for t in finals] == [0, 1, 2, 3, 4, 5]
+        assert [t.revision for t in finals] == sorted(t.revision for t in finals)
+
+    asyncio.run(main())
+
+
+def test_a_flush_before_any_audio_is_answered_empty(tiny_engine: Engine) -> None:
+    async def main() -> None:
+        stream = tiny_engine.open()
+        answer = await stream.flush()
+        assert answer.is_final
+        await stream.finish()
+
+    asyncio.run(main())
+
+
+def test_a_flush_is_answered_at_its_deadline_when_the_device_stalls(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tiny_engine._runner.run
+    stall = threading.Event()
+    monkeypatch.setattr(tiny_engine._runner, "run", lambda works: (stall.wait(5), slow(works))[1])
+
+    async def main() -> None:
+        stream = tiny_engine.open()
+        stream.push(babble(1, 1))
+        began = time.monotonic()
+        answer = await stream.flush(deadline_s=0.2)
+        assert time.monotonic() - began < 2
+        assert (answer.text, answer.flush_id) == ("", 0)
+        stall.set()
+        rest = await stream.finish()
+        assert rest.text, "what the deadline left out must come later"
+
+    asyncio.run(main())
+
+
+def test_a_full_engine_refuses_and_the_others_go_on(tiny_engine: Engine) -> None:
+    async def main() -> None:
+        streams = [tiny_engine.open() for _ in range(tiny_engine.options.max_streams)]
+        with pytest.raises(EngineFullError, match="max_streams"):
+            tiny_engine.open()
+        await streams[0].aclose()
+        late = tiny_engine.open()
+        assert (await run(late, babble(1, 2))).is_final
+        for stream in streams:
+            await stream.aclose()
+
+    asyncio.run(main())
+    assert all_slots_are_free(tiny_engine)
+
+
+def test_a_step_that_fails_for_one_stream_ends_that_stream_only(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = tiny_engine._runner._network.step
+    poison = float(np.float32(0.98765))
+
+    def failing(samples: Any, *rest: Any) -> Any:
+        if (samples == poison).any():
+            raise RuntimeError("out of memory")
+        return step(samples, *rest)
+
+    monkeypatch.setattr(tiny_engine._runner._network, "step", failing)
+
+    async def main() -> None:
+        good, bad = tiny_engine.open(), tiny_engine.open()
+        alone = await run(tiny_engine.open(), babble(2, 9))
+        bad.push(np.full(RATE, poison, np.float32))
+        good.push(babble(2, 9))
+        with pytest.raises((StepFailedError, StreamClosedError), match="out of memory"):
+            await bad.flush()
+        with pytest.raises(StepFailedError):
+            async for _ in bad:
+                pass
+        with pytest.raises(StreamClosedError, match="out of memory"):
+            bad.push(b"\0\0")
+        assert (await good.finish()).text == alone.text
+
+    asyncio.run(main())
+    assert all_slots_are_free(tiny_engine)
+
+
+@pytest.mark.parametrize(
+    ("pcm", "error", "message"),
+    [
+        (b"\x00\x01\x02", AudioFormatError, "3"),
+        (np.array([0.1, np.nan], np.float32), AudioFormatError, "nan"),
+        (np.array([0.1, np.inf], np.float32), AudioFormatError, "inf|finite"),
+        (np.zeros((100, 2), np.float32), AudioFormatError, "mono"),
+        (np.zeros(31 * RATE, np.float32), AudioOverflowError, "max_buffered_s"),
+    ],
+)
+def test_bad_audio_is_refused_whole_and_the_stream_stays_usable(
+    tiny_engine: Engine, pcm: Any, error: type[Exception], message: str
+) -> None:
+    async def main() -> None:
+        expected = await run(tiny_engine.open(), babble(2, 4))
+        stream = tiny_engine.open()
+        audio = babble(2, 4)
+        stream.push(audio[:9000])
+        with pytest.raises(error, match=message):
+            stream.push(pcm)
+        stream.push(audio[9000:])
+        assert (await stream.finish()).text == expected.text
+
+    asyncio.run(main())
+
+
+def test_options_out_of_range_are_refused_with_what_is_allowed(tiny_engine: Engine) -> None:
+    with pytest.raises(UnknownLanguageError, match="Klingon"):
+        tiny_engine.open(language="Klingon")
+    with pytest.raises(UnsupportedLatencyError, match=r"80.*1120"):
+        tiny_engine.open(latency_ms=100)
+    stream = tiny_engine.open()
+    with pytest.raises(UnsupportedLatencyError):
+        stream.update(latency_ms=1)
+    with pytest.raises(UnknownLanguageError):
+        stream.update(language="xx-XX")
+    asyncio.run(stream.aclose())
+    assert all_slots_are_free(tiny_engine)
+
+
+def test_after_the_end_everything_is_refused_and_closing_again_is_fine(tiny_engine: Engine) -> None:
+    async def main() -> None:
+        stream = tiny_engine.open()
+        await run(stream, babble(1, 1))
+        for call in (lambda: stream.push(b"\0\0"), lambda: stream.update(latency_ms=80)):
+            with pytest.raises(StreamClosedError, match="open a new one"):
+                call()
+        with pytest.raises(StreamClosedError):
+            await stream.flush()
+        await stream.aclose()
+        await stream.aclose()
+        await stream.drained()
+
+    asyncio.run(main())
+
+
+def test_closing_during_a_flush_answers_it_with_an_error_and_frees_the_slot(
+    tiny_engine: Engine,
+) -> None:
+    async def main() -> None:
+        stream = tiny_engine.open()
+        stream.push(babble(20, 1))
+        flush = asyncio.create_task(stream.flush())
+        await asyncio.sleep(0)
+        await stream.aclose()
+        with pytest.raises(StreamClosedError):
+            await flush
+        assert [t async for t in stream if t.is_final] == []
+
+    asyncio.run(main())
+    assert all_slots_are_free(tiny_engine)
+
+
+def test_a_reused_slot_does_not_hear_the_caller_before(
+    tiny_engine: Engine, heard: Callable[[Stream], list[Token]]
+) -> None:
+    async def tokens(seed: int) -> list[Token]:
+        stream = tiny_engine.open()
+        await run(stream, babble(2, seed))
+        return heard(stream)
+
+    first = asyncio.run(tokens(1))
+    asyncio.run(tokens(2))
+    assert asyncio.run(tokens(1)) == first
+
+
+def test_streams_on_different_event_loops_share_the_engine(tiny_engine: Engine) -> None:
+    expected = asyncio.run(run(tiny_engine.open(), babble(2, 6))).text
+    texts: list[str] = []
+
+    def call() -> None:
+        async def main() -> None:
+            stream = tiny_engine.open()
+            finals: list[str] = []
+
+            async def read() -> None:
+                finals.extend([t.text async for t in stream if t.is_final])
+
+            reader = asyncio.create_task(read())
+            audio = babble(2, 6)
+            for at in range(0, audio.size, 1600):
+                stream.push(audio[at : at + 1600])
+                await asyncio.sleep(0)
+            await stream.finish()
+            await reader
+            texts.append(" ".join(finals))
+
+        asyncio.run(main())
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert texts == [expected] * 4
+
+
+def test_latency_changes_in_band_without_a_gap(
+    tiny_engine: Engine, heard: Callable[[Stream], list[Token]]
+) -> None:
+    async def main() -> None:
+        stream = tiny_engine.open(latency_ms=1120)
+        audio = babble(6, 8)
+        stream.push(audio[: 3 * RATE])
+        stream.update(latency_ms=80, language=tiny_engine.languages[0])
+        stream.push(audio[3 * RATE :])
+        final = await stream.finish()
+        assert final.language == tiny_engine.languages[0]
+        frames = [token.frame for token in heard(stream)]
+        assert frames == sorted(frames)
+        assert stream._frame >= 6 * RATE // 1280 - 1
+
+    asyncio.run(main())
+
+
+def test_closing_the_engine_ends_its_streams_with_an_error(
+    make_tiny_engine: Callable[[], Engine],
+) -> None:
+    engine = make_tiny_engine()
+
+    async def main() -> None:
+        stream = engine.open()
+        stream.push(babble(1, 1))
+        engine.close()
+        engine.close()
+        with pytest.raises(EngineClosedError):
+            async for _ in stream:
+                pass
+        with pytest.raises(EngineClosedError, match=r"Engine\.load"):
+            engine.open()
+
+    asyncio.run(main())
+    assert not engine._thread.is_alive()
+
+
+def test_nobody_reading_keeps_memory_bounded(tiny_engine: Engine) -> None:
+    async def main() -> None:
+        stream = tiny_engine.open(latency_ms=80)
+        audio = babble(0.5, 1)
+        for _ in range(300):
+            stream.push(audio)
+            await stream.flush()
+        assert len(stream._events._unread) <= 256
+        await stream.aclose()
+
+    asyncio.run(main())

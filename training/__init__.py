@@ -1,0 +1,1 @@
+"""The recipe of the bundled checkpoint: corpus, synthesis, training, export, evaluation."""

@@ -1,0 +1,158 @@
+"""Synthesises the corpus: audio, and a manifest that grows clip by clip.
+
+    python -m training.synthesise --hours 3 --jobs 2
+
+Run again, it goes on where it stopped. The first quarter of an hour of training speech per
+language comes first, then dev and test (a), then the rest, always the five languages in turn,
+so that training can start long before the end.
+"""
+
+import argparse
+import json
+import logging
+import multiprocessing
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from training.corpus import LANGUAGES, CorpusPlan, Utterance
+from training.kokoro import OUTPUT_RATE, Kokoro
+from training.kokoro_graph import fetch
+from training.voices import held_out_speaker, training_speaker
+
+FIRST_TRAIN_S = 15 * 60.0
+HELD_OUT_SIZES = {"dev": 20, "test_a": 40}
+
+_log = logging.getLogger(__name__)
+_kokoro: Kokoro | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One clip to be made."""
+
+    split: str
+    utterance: Utterance
+    speaker: str
+    speed: float
+    margin_s: float
+    work: Path
+
+
+def jobs(work: Path, seed: int, train_clips: int) -> Iterator[Job]:
+    """Every clip in the order in which it is made; the same for the same seed."""
+    plans = {language: CorpusPlan(language, seed, max(train_clips, 900)) for language in LANGUAGES}
+    _write_texts(plans, work)
+    # About 2.3 s a clip (measured), so this many make the first quarter of an hour.
+    first = round(FIRST_TRAIN_S / 2.3)
+    yield from _interleaved("train", {k: p.train[:first] for k, p in plans.items()}, work, seed)
+    for split, size in HELD_OUT_SIZES.items():
+        texts = {language: plan.held_out(split, size) for language, plan in plans.items()}
+        yield from _interleaved(split, texts, work, seed)
+    rest = {language: plan.train[first:train_clips] for language, plan in plans.items()}
+    yield from _interleaved("train", rest, work, seed)
+
+
+def _interleaved(
+    split: str, texts: dict[str, list[Utterance]], work: Path, seed: int
+) -> Iterator[Job]:
+    speaker_of = training_speaker if split == "train" else held_out_speaker
+    for same_place in zip(*texts.values(), strict=True):
+        for utterance in same_place:
+            rng = random.Random(f"{seed}/{utterance.id}")
+            speaker = speaker_of(utterance.language, rng)
+            speed, margin_s = rng.uniform(0.85, 1.25), rng.uniform(0.1, 0.2)
+            yield Job(split, utterance, speaker, round(speed, 2), margin_s, work)
+
+
+def _write_texts(plans: dict[str, CorpusPlan], work: Path) -> None:
+    folder = work / "text"
+    folder.mkdir(parents=True, exist_ok=True)
+    for language, plan in plans.items():
+        path = folder / f"{language}.txt"
+        if not path.exists():
+            path.write_text("\n".join(plan.sentences(5000)) + "\n", encoding="utf-8")
+
+
+def _start(voices: Path) -> None:
+    global _kokoro  # noqa: PLW0603 - a worker process holds its model this way
+    _kokoro = Kokoro(voices)
+
+
+def _make(job: Job) -> tuple[str, dict[str, object]]:
+    assert _kokoro is not None
+    item = job.utterance
+    speech = _kokoro.speak(
+        item.text, item.language, job.speaker, speed=job.speed, margin_s=job.margin_s
+    )
+    path = Path("audio") / job.split / item.language / f"{item.id}.flac"
+    (job.work / path).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(job.work / path, speech.samples, OUTPUT_RATE, subtype="PCM_16")
+    return job.split, {
+        "id": item.id,
+        "audio": path.as_posix(),
+        "duration": round(len(speech.samples) / OUTPUT_RATE, 4),
+        "language": item.language,
+        "text": item.text,
+        "kind": item.kind,
+        "voice": job.speaker,
+        "speed": job.speed,
+        "words": [
+            {"w": t.word, "start": round(t.start_s, 3), "end": round(t.end_s, 3)}
+            for t in speech.words
+        ],
+    }
+
+
+def _made(manifests: Path) -> set[str]:
+    """The ids in the manifests; a last line cut off by an interruption is removed."""
+    ids: set[str] = set()
+    for path in manifests.glob("*.jsonl"):
+        whole = path.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]
+        path.write_bytes(whole)
+        ids.update(json.loads(line)["id"] for line in whole.splitlines())
+    return ids
+
+
+def main() -> None:
+    """Make every clip that is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/training"))
+    parser.add_argument("--hours", type=float, default=3.0, help="training speech in all")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    fetch(arguments.work / "voices")
+    manifests = arguments.work / "manifests"
+    manifests.mkdir(parents=True, exist_ok=True)
+    done = _made(manifests)
+    train_clips = round(arguments.hours * 3600 / len(LANGUAGES) / 2.3)
+    missing = [
+        job
+        for job in jobs(arguments.work, arguments.seed, train_clips)
+        if job.utterance.id not in done
+    ]
+    _log.info("%d clips made, %d to make", len(done), len(missing))
+    context = multiprocessing.get_context("spawn")
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields[s]}"))
+    with (
+        Progress(*columns) as progress,
+        context.Pool(arguments.jobs, _start, (arguments.work / "voices",)) as pool,
+    ):
+        task = progress.add_task("synthesis", total=len(missing), s="")
+        spoken_s = 0.0
+        for split, line in pool.imap_unordered(_make, missing):
+            with (manifests / f"{split}.jsonl").open("a", encoding="utf-8") as manifest:
+                manifest.write(json.dumps(line, ensure_ascii=False) + "\n")
+            spoken_s += float(str(line["duration"]))
+            progress.update(task, advance=1, s=f"{spoken_s / 60:.1f} min of speech")
+
+
+if __name__ == "__main__":
+    main()

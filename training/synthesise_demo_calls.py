@@ -1,0 +1,85 @@
+"""Synthesises the demo calls: FLAC with a JSON Lines script, and small Ogg/Opus to bundle.
+
+    python -m training.synthesise_demo_calls
+"""
+
+import argparse
+import json
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from rich.progress import track
+
+from training.corpus.plan import held_out_split
+from training.demo_calls import DEMO_CALLS, DemoCall
+from training.kokoro import OUTPUT_RATE, Kokoro
+from training.kokoro_graph import fetch
+from training.voices import HELD_OUT
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Write `demo_calls/<name>.flac`, `.ogg` and `.jsonl`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/training"))
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    for call in DEMO_CALLS:
+        _check(call)
+    folder = arguments.work / "demo_calls"
+    folder.mkdir(parents=True, exist_ok=True)
+    fetch(arguments.work / "voices")
+    kokoro = Kokoro(arguments.work / "voices")
+    for call in track(DEMO_CALLS, "demo calls"):
+        samples, lines = _spoken(call, kokoro, random.Random(f"{arguments.seed}/{call.name}"))
+        soundfile.write(folder / f"{call.name}.flac", samples, OUTPUT_RATE, subtype="PCM_16")
+        # The bundled form: Opus at a quality that leaves the features as they are.
+        ogg = folder / f"{call.name}.ogg"
+        soundfile.write(
+            ogg, samples, OUTPUT_RATE, format="OGG", subtype="OPUS", compression_level=0.93
+        )
+        script = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / f"{call.name}.jsonl").write_text(script, encoding="utf-8")
+        _log.info("%s: %.1f s, %d bytes", call.name, len(samples) / OUTPUT_RATE, ogg.stat().st_size)
+
+
+def _check(call: DemoCall) -> None:
+    for turn in call.turns:
+        if held_out_split(turn.text) is None:
+            raise ValueError(f"{call.name}: {turn.text!r} belongs to the training sentences")
+        if call.voices[turn.language] not in HELD_OUT[turn.language]:
+            raise ValueError(f"{call.name}: {call.voices[turn.language]} isn't held out")
+
+
+def _spoken(
+    call: DemoCall, kokoro: Kokoro, rng: random.Random
+) -> tuple[np.ndarray, list[dict[str, object]]]:
+    pieces = [np.zeros(round(0.4 * OUTPUT_RATE), np.float32)]
+    lines: list[dict[str, object]] = []
+    at = len(pieces[0])
+    for turn in call.turns:
+        voice = call.voices[turn.language]
+        speech = kokoro.speak(turn.text, turn.language, voice, speed=1.0, margin_s=0.05)
+        start_s = at / OUTPUT_RATE
+        lines.append(
+            {
+                "text": turn.text,
+                "language": turn.language,
+                "voice": voice,
+                "start": round(start_s + speech.words[0].start_s, 3),
+                "end": round(start_s + speech.words[-1].end_s, 3),
+            }
+        )
+        pause = np.zeros(round(rng.uniform(0.5, 0.9) * OUTPUT_RATE), np.float32)
+        pieces += [speech.samples, pause]
+        at += len(speech.samples) + len(pause)
+    return np.concatenate(pieces), lines
+
+
+if __name__ == "__main__":
+    main()
