@@ -40,7 +40,8 @@ class Augmenter:
         if rng.random() < 0.65:
             clip = clip + self._noise(clip)
         elif rng.random() < 0.5:
-            clip = clip + self._slice(self.noises[1], len(clip)) * 10 ** (rng.uniform(-80, -60) / 20)
+            floor = 10 ** (rng.uniform(-80, -60) / 20)
+            clip = clip + self._slice(self.noises[1], len(clip)) * floor
         return np.clip(clip, -1.0, 1.0).astype(np.float32)
 
     def _filtered(self, clip: np.ndarray) -> np.ndarray:

@@ -23,6 +23,12 @@ class DemoCall:
     voices: dict[str, str]
     turns: tuple[Turn, ...]
 
+    @property
+    def title(self) -> str:
+        """As the demo announces it."""
+        first, *rest = (word.capitalize() for word in self.name.split("-"))
+        return f"{first} languages" if rest == ["Languages"] else f"{first}, then {rest[0]}"
+
 
 def _turns(*spoken: str) -> tuple[Turn, ...]:
     return tuple(Turn(line[:5], line[6:]) for line in spoken)
@@ -82,7 +88,7 @@ DEMO_CALLS = (
             "en-US Is there parking nearby?",
             "en-US Is there a table for three tomorrow night?",
             "en-US My phone number is five four six six one eight.",
-            "it-IT Va bene.",
+            "it-IT Come arrivo dalla stazione?",
             "it-IT Sono allergico al formaggio.",
         ),
     ),
@@ -126,7 +132,7 @@ DEMO_CALLS = (
             "fr-FR Oui, c'est ça.",
             "es-ES ¿Puede ser una ensalada sin queso?",
             "pt-BR Pode ser um hambúrguer sem carne?",
-            "pt-BR Certo.",
+            "pt-BR Está bem.",
         ),
     ),
 )

@@ -48,7 +48,9 @@ def fetch(folder: Path) -> None:
     if not (folder / "kokoro").exists():
         subprocess.run(["npm", "pack", "--silent", VOICES], cwd=parts, check=True)
         with tarfile.open(next(parts.glob("kokoro-js-*.tgz"))) as archive:
-            members = {Path(m.name).name: m for m in archive if m.name.startswith("package/voices/")}
+            members = {
+                Path(m.name).name: m for m in archive if m.name.startswith("package/voices/")
+            }
             (folder / "kokoro").mkdir()
             for name, member in members.items():
                 stored = archive.extractfile(member)
@@ -57,7 +59,9 @@ def fetch(folder: Path) -> None:
     if not (folder / VOCABULARY).exists():
         package = importlib.util.find_spec("kokoro_onnx")
         if package is None or not package.submodule_search_locations:
-            raise RuntimeError("kokoro-onnx is missing: install training/requirements.txt")
+            raise RuntimeError(
+                "kokoro-onnx is missing: install training/requirements-synthesis.txt"
+            )
         config = Path(package.submodule_search_locations[0]) / "config.json"
         vocabulary = json.loads(config.read_text(encoding="utf-8"))["vocab"]
         (folder / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
@@ -114,7 +118,9 @@ def _float_nodes(
         for name, scale, zero in ((w, w_scale, w_zero), (r, r_scale, r_zero)):
             quantised = load(name)
             by_direction = (quantised.shape[0], 1, -1)
-            exact = (quantised - load(zero).reshape(by_direction)) * load(scale).reshape(by_direction)
+            exact = (quantised - load(zero).reshape(by_direction)) * load(scale).reshape(
+                by_direction
+            )
             added[name + "_float"] = np.ascontiguousarray(exact.transpose(0, 2, 1))
         inputs = [x, w + "_float", r + "_float", b, lengths, h0, c0]
         made = helper.make_node("LSTM", inputs, list(node.output), name=node.name)

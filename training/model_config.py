@@ -73,7 +73,7 @@ def build_config(tokenizer_dir: Path) -> dict[str, Any]:
             "conv_kernel_size": 9,
             "conv_norm_type": "layer_norm",
             "conv_context_size": "causal",
-            "dropout": 0.1,
+            "dropout": 0.05,
             "dropout_pre_encoder": 0.0,
             "dropout_emb": 0.0,
             "dropout_att": 0.0,
@@ -173,6 +173,15 @@ def initialise(model: Any) -> None:
         nn.init.xavier_uniform_(front.out.weight)
         if front.out.bias is not None:
             nn.init.zeros_(front.out.bias)
+        # Every branch begins silent, so that the layers hand the audio through unchanged.
+        for layer in model.encoder.layers:
+            for last in (
+                layer.feed_forward1.linear2,
+                layer.self_attn.linear_out,
+                layer.conv.pointwise_conv2,
+                layer.feed_forward2.linear2,
+            ):
+                nn.init.zeros_(last.weight)
         for module in model.prompt_kernel.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -182,8 +191,8 @@ def initialise(model: Any) -> None:
 def stage_variation(model: Any, mel: torch.Tensor) -> dict[str, tuple[float, float]]:
     """How much each stage's output varies over clips and over frames, and its size.
 
-    `mel` [clips, 128, frames]. For each stage: (deviation over clips, mean magnitude). A stage whose
-    deviation is a hundredth of its size drowns the audio in constants.
+    `mel` [clips, 128, frames]. For each stage: (deviation over clips, mean magnitude). A stage
+    whose deviation is a hundredth of its size drowns the audio in constants.
     """
     outputs: dict[str, tuple[float, float]] = {"mel": _variation(mel.transpose(1, 2))}
     hooks = []

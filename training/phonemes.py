@@ -4,6 +4,7 @@ import ctypes
 import difflib
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import espeakng_loader
 
@@ -24,7 +25,8 @@ _MODE = 0x02 | 0x80 | (ord("^") << 8)
 _SYMBOLS_ENGLISH = (
     ("ʔˌn̩", "tᵊn"), ("ʔn̩", "tᵊn"), ("ʔn", "tᵊn"), ("ʔ", "t"),
     ("a^ɪ", "I"), ("a^ʊ", "W"), ("d^ʒ", "ʤ"), ("t^ʃ", "ʧ"), ("e^ɪ", "A"), ("o^ʊ", "O"),
-    ("ɔ^ɪ", "Y"), ("ə^l", "ᵊl"), ("ʲO", "jO"), ("ʲə", "jə"), ("ʲ", ""), ("ɚɹ", "əɹ"), ("ɚ", "əɹ"), ("r", "ɹ"),
+    ("ɔ^ɪ", "Y"), ("ə^l", "ᵊl"), ("ʲO", "jO"), ("ʲə", "jə"), ("ʲ", ""), ("ɚɹ", "əɹ"), ("ɚ", "əɹ"),
+    ("r", "ɹ"),
     ("x", "k"), ("ç", "k"), ("ɐ", "ə"), ("ɬ", "l"), ("̃", ""), ("e", "A"),
     ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ː", ""), ("o", "ɔ"), ("ɾ", "T"),
 )  # fmt: skip
@@ -92,7 +94,7 @@ def _regroup(groups: list[str], bare: list[str], language: str) -> list[str]:
     for phonemes in alone:
         at += len(phonemes)
         cuts.append(position[at])
-    pieces = [joined[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    pieces = [joined[start:end] for start, end in pairwise(cuts)]
     return pieces if all(pieces) else alone
 
 

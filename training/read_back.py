@@ -1,6 +1,6 @@
 """Reads synthetic clips back with Whisper base: a check that what was spoken can be understood.
 
-    python -m training.read_back --split train --clips 6
+`python -m training.read_back --split train --clips 6`
 
 Whisper writes digits where the corpus writes words, so its error is an upper bound; what
 matters is which speakers stand out.

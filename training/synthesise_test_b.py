@@ -1,6 +1,6 @@
 """Synthesises test (b): held-out sentences in engines that were never trained on.
 
-    python -m training.synthesise_test_b
+`python -m training.synthesise_test_b`
 
 SVOX Pico speaks English, Spanish, French and Italian (Debian non-free `libttspico-utils`),
 RHVoice's Letícia Brazilian Portuguese (Debian non-free `rhvoice`,
@@ -73,7 +73,8 @@ def _spoken(text: str, language: str) -> NDArray[np.float32]:
             command = ["pico2wave", "-l", language, "-w", str(path), "--", text]
             subprocess.run(command, check=True, capture_output=True)
         samples, rate = soundfile.read(path, dtype="float32")
-    return soxr.resample(samples, rate, OUTPUT_RATE)
+    resampled: NDArray[np.float32] = soxr.resample(samples, rate, OUTPUT_RATE)
+    return resampled
 
 
 def _trimmed(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,6 +25,7 @@ from training.evaluate import evaluate
 from training.features import LogMel
 from training.loss import path_loss, predictions, transducer_loss
 from training.model_config import D_MODEL, LEFT_CONTEXT, add_prompt, stage_variation
+from training.parallel import Meeting, Table
 from training.targets import CLASSES
 
 LOOKAHEAD_SHARES = {0: 0.18, 1: 0.18, 3: 0.28, 6: 0.18, 13: 0.18}
@@ -48,6 +49,8 @@ class Settings:
     eval_minutes: float = 8.0
     save_minutes: float = 4.0
     seed: int = 0
+    processes: int = 1
+    meeting_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -66,17 +69,25 @@ class Clock:
 class Trainer:
     """One run."""
 
-    def __init__(self, settings: Settings, *, resume: bool, init: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        resume: bool,
+        init: bool = False,
+        rank: int = 0,
+        table: Table | None = None,
+    ) -> None:
         self.settings = settings
+        self.rank, self.table = rank, table
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(settings.seed)
         self.model: Any
         self.log_mel: LogMel
         self.model, self.log_mel = open_model(settings.work)
         self.model.to(self.device).train()
         self.head = nn.Linear(D_MODEL, CLASSES).to(self.device)
         self.blank = self.model.joint.num_classes_with_blank - 1
-        self.parameters = [p for p in [*self.model.parameters(), *self.head.parameters()]]
+        self.parameters = [*self.model.parameters(), *self.head.parameters()]
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.rate, betas=(0.9, 0.98), weight_decay=1e-3
         )
@@ -92,6 +103,7 @@ class Trainer:
             self.model.load_state_dict(state["average"])
             self.head.load_state_dict(state["head"])
             self.averaged.load_state_dict(state["average"])
+        torch.manual_seed(settings.seed + 1000 * rank + self.step)
         self.log_path = settings.work / "run" / "log.jsonl"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.bf16 = settings.precision == "bf16" or (
@@ -110,32 +122,52 @@ class Trainer:
             self.log_mel,
             self.blank,
             batch_s=self.settings.batch_s,
-            seed=self.settings.seed + self.step,
+            seed=self.settings.seed + 1000 * self.rank + self.step,
             augment=self.settings.augment,
             limit=self.settings.limit,
         )
-        loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=1,
+            prefetch_factor=8,
+            multiprocessing_context="fork",
+        )
         dev = Corpus(self.settings.work, "dev")
+        meeting = Meeting(self.rank, self.table, self.settings.meeting_s)
+        self.clock.since = time.monotonic()
         saved = evaluated = self.clock.seconds
         sums: dict[str, float] = {}
         began = time.monotonic()
         for batch in loader:
-            if self.step == 0:
+            # Clean speech first: with distortion from the start the encoder took far longer to hear.
+            batches.distorted.value = min(max((self.progress - 0.1) / 0.3, 0.0), 0.85)
+            if self.step == 0 and self.rank == 0:
                 self._print_variation(batch)
             for name, value in self._train_step(batch.to(self.device)).items():
                 sums[name] = sums.get(name, 0.0) + value
+            meeting.average(self._learnt())
             if self.step % LOG_EVERY == 0:
-                self._log(batch, sums, time.monotonic() - began)
+                if self.rank == 0:
+                    self._log(batch, sums, time.monotonic() - began)
                 sums, began = {}, time.monotonic()
             over = self.progress >= 1.0
             if over or self.clock.seconds - evaluated > 60 * self.settings.eval_minutes:
                 self._evaluate(dev)
                 evaluated = self.clock.seconds
             if over or self.clock.seconds - saved > 60 * self.settings.save_minutes:
-                self._save()
+                if self.rank == 0:
+                    self._save()
                 saved = self.clock.seconds
             if over:
                 break
+
+    def _learnt(self) -> list[torch.Tensor]:
+        """Weights and their running moments, which meetings average."""
+        state = self.optimiser.state
+        names = ("exp_avg", "exp_avg_sq")
+        moments = [state[p][name] for p in self.parameters if state[p] for name in names]
+        return [*self.parameters, *moments]
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         settings, model, progress = self.settings, self.model, self.progress
@@ -162,7 +194,9 @@ class Trainer:
             token_weight=1.0 + max(0.0, 1.0 - 2.0 * progress),
             deaf=0.15 + 0.25 * max(0.0, 1.0 - 2.0 * progress),
         )
-        loss = path + (1.0 - 0.8 * progress) * letters
+        # First the encoder learns to hear letters; the path's loss takes over as it gets meaning.
+        turn = min(1.0, progress * 10.0)
+        loss = (0.2 + 0.8 * turn) * path + (2.0 - 1.5 * turn) * letters
         figures = {"path": path.item(), "letters": letters.item(), "right": right}
         if progress > settings.full_sum_from:
             full = self._full_sum(encoded, written, batch)
@@ -228,7 +262,9 @@ class Trainer:
         if not dev.clips:
             return
         began = time.monotonic()
-        for auto in (True, False):
+        # two processes: one evaluates `auto`, the other forced prompts
+        both = self.settings.processes == 1
+        for auto in (True, False) if both else (self.rank == 0,) if self.rank < 2 else ():
             figures, heard = evaluate(
                 self.averaged, self.log_mel, dev.clips[:100], lookahead=3, auto=auto
             )
@@ -291,10 +327,10 @@ def main() -> None:
     parser.add_argument("--full-sum-from", type=float, default=2.0)
     parser.add_argument("--overfit", type=int, default=None, help="only the first N clips, as is")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="that train apart and average")
+    parser.add_argument("--threads", type=int, default=2, help="of each process")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     settings = Settings(
         work=args.work,
         minutes=args.minutes,
@@ -305,8 +341,29 @@ def main() -> None:
         augment=args.overfit is None,
         precision=args.precision,
         seed=args.seed,
+        processes=args.processes,
     )
-    Trainer(settings, resume=args.resume, init=args.init).run()
+    work = (settings, args.threads, args.resume, args.init)
+    (args.work / "run").mkdir(parents=True, exist_ok=True)
+    if args.processes == 1:
+        _train(0, None, *work)
+        return
+    model, _ = open_model(args.work)
+    numbers = 3 * (sum(p.numel() for p in model.parameters()) + (D_MODEL + 1) * CLASSES)
+    table = Table.lay(args.processes, numbers)
+    torch.multiprocessing.spawn(_train, args=(table, *work), nprocs=args.processes)
+
+
+def _train(
+    rank: int,
+    table: Table | None,
+    settings: Settings,
+    threads: int,
+    resume: bool,  # noqa: FBT001
+    init: bool,  # noqa: FBT001
+) -> None:
+    torch.set_num_threads(threads)
+    Trainer(settings, resume=resume, init=init, rank=rank, table=table).run()
 
 
 if __name__ == "__main__":

@@ -104,10 +104,6 @@ class LiveText:
             line.append(f"  {note}", style="dim")
         self._console.print(line, soft_wrap=not self._console.is_terminal)
 
-    def say(self, line: Text) -> None:
-        """Print something between transcripts."""
-        self._console.print(line)
-
     def _line(self, transcript: Transcript, style: str) -> Text:
         line = Text(f"{transcript.start:6.1f} s ", style="dim")
         runs = transcript.languages

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from nemotron_voice.audio import AudioFile, read_file
+from nemotron_voice.audio import duration_of, read_file
 from nemotron_voice.cli import screen
 from nemotron_voice.cli.formats import SUFFIXES, WRITERS, Writer
 from nemotron_voice.cli.hear import hear
@@ -159,6 +159,6 @@ def _progress(job: Job) -> Iterator[Callable[[Path, float], None]]:
 
 def _duration(path: Path) -> float | None:
     try:
-        return AudioFile(path).duration_s
+        return duration_of(path)
     except AudioError:
         return None  # reported when its turn comes

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 # A short word alone is what a state carried over a long silence misses; it is decoded once more,
 # from a fresh state, out of the audio of the last seconds.
 RETRY_S = 4.0
+RETRY_CONFIDENCE = 0.4  # of its least sure token: below it, the sound was a cough or a chair
 SPEECH_LEVEL = 10 ** (-45 / 20)  # RMS of 80 ms, full scale 1: quieter is never called speech
 SPEECH_ABOVE_FLOOR = 10 ** (12 / 20)
 CUT_LEVEL = 10 ** (-24 / 20)  # of the loudest 80 ms before: the caller is still speaking
@@ -114,7 +115,7 @@ class Stream:
         self._marks: deque[_Change | _Flush] = deque()
         self._drained: list[tuple[int, Future[None]]] = []
         self._frame = 0  # encoder frames decoded
-        self._spoken_sample = 0  # finalised up to here: where a retry may begin
+        self._final_sample = 0  # the audio up to here has been answered: a retry begins after it
         self._fork: Fork | None = None
         self._queued = False  # offered to the scheduler, or on the device
         self._fresh = True  # the row still holds its last user's state
@@ -321,6 +322,8 @@ class Stream:
         flush = self._marks[0]
         assert isinstance(flush, _Flush)  # noqa: S101 - a fork is only ever begun by its mark
         tokens = [self._host.token(emission, fork.offset) for emission in fork.emissions]
+        if fork.fresh and any(token.confidence < RETRY_CONFIDENCE for token in tokens):
+            tokens = []
         if not fork.fresh and not self._finaliser.has_words(tokens) and self._speech_before(flush):
             self._fork = self._retry_fork(flush)
             return
@@ -333,7 +336,7 @@ class Stream:
         transcript = self._finaliser.flush(
             tokens, flush.at / FRAME_SAMPLES, flush.flush_id, cut=cut
         )
-        self._spoken_sample = flush.at
+        self._final_sample = flush.at
         self._publish([transcript])
         flush.answer.set_result(transcript)
 
@@ -358,7 +361,7 @@ class Stream:
         )
 
     def _retry_from(self, at: int) -> int:
-        return max(self._spoken_sample, at - int(RETRY_S * SAMPLE_RATE), self._audio.first, 0)
+        return max(self._final_sample, at - int(RETRY_S * SAMPLE_RATE), self._audio.first, 0)
 
     def _speech_before(self, flush: _Flush) -> bool:
         levels = self._levels(self._retry_from(flush.at), flush.at)
@@ -372,7 +375,10 @@ class Stream:
         levels = self._levels(start, at)
         if levels.size <= CUT_FRAMES:
             return False
-        return bool(levels[-CUT_FRAMES:].max() > CUT_LEVEL * levels.max())
+        floor, loudest = float(np.percentile(levels, 10)), float(levels.max())
+        # In noise, halfway (in dB) between the floor and the speech.
+        speech = max(CUT_LEVEL * loudest, (floor * loudest) ** 0.5)
+        return bool(levels[-CUT_FRAMES:].max() > speech)
 
     def _levels(self, start: int, stop: int) -> NDArray[np.float32]:
         """RMS of each whole 80 ms that ends at `stop`, oldest first."""
@@ -392,6 +398,7 @@ class Stream:
 
     def _publish(self, transcripts: list[Transcript]) -> None:
         for transcript in transcripts:
+            self._final_sample = max(self._final_sample, round(transcript.end * SAMPLE_RATE))
             if transcript.text or transcript.flush_id is not None:
                 self._events.put(transcript)
 

@@ -67,7 +67,7 @@ def load_checkpoint(
     name = str(model)
     if name == DEMO:
         folder = files("nemotron_voice") / "demo"
-        if not folder.is_dir():
+        if not (folder / "model.safetensors").is_file():
             raise ModelNotFoundError(
                 "the bundled checkpoint isn't part of this installation; reinstall nemotron-voice "
                 "from a wheel, or make it with training/ (see training/README.md)"

@@ -281,5 +281,3 @@ def _languages(listed: Any, prompt_dictionary: Any, prompts: int) -> tuple[str, 
     if isinstance(prompt_dictionary, Mapping) and prompt_dictionary:
         codes = {code: slot for code, slot in codes.items() if prompt_dictionary.get(code) == slot}
     return tuple(code for code, slot in codes.items() if slot < prompts)
-
-

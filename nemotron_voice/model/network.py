@@ -76,9 +76,7 @@ class Network:
             raise ConfigurationError(
                 f"precision={precision!r} is not one of 'auto', 'fp32', 'bf16'"
             )
-        return cls(
-            checkpoint.weights, checkpoint.config, device=target, dtype=_DTYPES[precision]
-        )
+        return cls(checkpoint.weights, checkpoint.config, device=target, dtype=_DTYPES[precision])
 
     @torch.inference_mode()
     def initial_state(self, rows: int) -> StreamState:

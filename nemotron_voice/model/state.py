@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,21 +69,22 @@ class StreamState:
         """Memory of all rows."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
 
+    @torch.inference_mode()
     def gather(self, index: Tensor) -> StreamState:
         """Copy rows out.
 
         Args:
             index: [n] int64, rows wanted.
         """
-        return StreamState(
-            **{
-                field.name: [tensor[index] for tensor in value]
-                if isinstance(value := getattr(self, field.name), list)
-                else value[index]
-                for field in fields(self)
-            }
-        )
+        rows: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            rows[field.name] = (
+                [tensor[index] for tensor in value] if isinstance(value, list) else value[index]
+            )
+        return StreamState(**rows)
 
+    @torch.inference_mode()
     def scatter_(self, index: Tensor, other: StreamState) -> None:
         """Write the rows of `other` here.
 

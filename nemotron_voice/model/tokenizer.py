@@ -1,4 +1,4 @@
-"""Token ids to SentencePiece pieces: from tokenizer.model, or from Hugging Face's tokenizer.json."""
+"""The vocabulary, from a SentencePiece tokenizer.model or a Hugging Face tokenizer.json."""
 
 from __future__ import annotations
 
@@ -90,15 +90,12 @@ class Tokenizer:
                 by_id = {token_id: piece for piece, token_id in vocabulary.items()}
             by_id |= {token["id"]: token["content"] for token in content.get("added_tokens") or ()}
             unknown = model.get("unk_id")
-            if unknown is None:
-                unknown = next(
-                    (token_id for token_id, piece in by_id.items() if piece == model["unk_token"]),
-                    None,
-                ) if model.get("unk_token") else None
+            if model.get("unk_token"):
+                unknown = next(key for key, piece in by_id.items() if piece == model["unk_token"])
             if unknown is not None:
                 by_id[unknown] = UNKNOWN
             return cls([str(by_id[token_id]) for token_id in range(blank)])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, StopIteration) as error:
             raise CheckpointFormatError(
                 f"the checkpoint's tokenizer.json can't be read for {blank} pieces "
                 f"({type(error).__name__}: {error}); fetch it again"

@@ -64,9 +64,7 @@ class Transducer:
     def start(self, state: StreamState) -> None:
         """Put the rows of a zeroed state at the beginning: the blank has been predicted from."""
         tokens = torch.full_like(state.frames, self._blank)
-        state.prediction, state.hidden, state.cell = self._predict(
-            tokens, state.hidden, state.cell
-        )
+        state.prediction, state.hidden, state.cell = self._predict(tokens, state.hidden, state.cell)
 
     def __call__(
         self, frames: Tensor, state: StreamState

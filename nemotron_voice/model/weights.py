@@ -21,57 +21,65 @@ from nemotron_voice.model.config import ModelConfig
 Weights = Mapping[str, Tensor]
 
 
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Name -> shape, a layer at a time."""
+
+    def linear(self, name: str, inputs: int, outputs: int, *taps: int, bias: bool = True) -> None:
+        self[f"{name}.weight"] = (outputs, inputs, *taps)
+        if bias:
+            self[f"{name}.bias"] = (outputs,)
+
+    def norm(self, name: str, size: int) -> None:
+        self[f"{name}.weight"] = self[f"{name}.bias"] = (size,)
+
+
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of a network of these sizes: name -> shape."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    d, prediction = config.d_model, config.prediction_size
-
-    def linear(name: str, inputs: int, outputs: int, *taps: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = (outputs, inputs, *taps)
-        if bias:
-            shapes[f"{name}.bias"] = (outputs,)
-
-    def norm(name: str) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (d,)
-
-    channels = config.subsampling_channels
-    linear("encoder.subsampling.conv_in", 1, channels, 3, 3)
+    shapes = _Shapes()
+    channels, d_model = config.subsampling_channels, config.d_model
+    shapes.linear("encoder.subsampling.conv_in", 1, channels, 3, 3)
     for stage in range(2):
-        linear(f"encoder.subsampling.layers.{stage}.depthwise_conv", 1, channels, 3, 3)
-        linear(f"encoder.subsampling.layers.{stage}.pointwise_conv", channels, channels, 1, 1)
-    linear("encoder.subsampling.linear", channels * config.map_sizes[2], d)
-
+        name = f"encoder.subsampling.layers.{stage}"
+        shapes.linear(f"{name}.depthwise_conv", 1, channels, 3, 3)
+        shapes.linear(f"{name}.pointwise_conv", channels, channels, 1, 1)
+    shapes.linear("encoder.subsampling.linear", channels * config.map_sizes[2], d_model)
     for layer in range(config.layers):
-        block = f"encoder.layers.{layer}"
-        for part in ("feed_forward1", "self_att", "conv", "feed_forward2", "out"):
-            norm(f"{block}.norm_{part}")
-        for part in ("feed_forward1", "feed_forward2"):
-            inner = config.feed_forward
-            linear(f"{block}.{part}.linear1", d, inner, bias=config.linear_bias)
-            linear(f"{block}.{part}.linear2", inner, d, bias=config.linear_bias)
-        for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            linear(f"{block}.self_attn.{part}", d, d, bias=config.linear_bias)
-        linear(f"{block}.self_attn.relative_k_proj", d, d, bias=False)
-        for part in ("bias_u", "bias_v"):
-            shapes[f"{block}.self_attn.{part}"] = (config.heads, config.head_size)
-        linear(f"{block}.conv.pointwise_conv1", d, 2 * d, 1, bias=config.conv_bias)
-        linear(f"{block}.conv.depthwise_conv", 1, d, config.conv_kernel, bias=config.conv_bias)
-        norm(f"{block}.conv.norm")
-        linear(f"{block}.conv.pointwise_conv2", d, d, 1, bias=config.conv_bias)
-
+        _add_block(shapes, f"encoder.layers.{layer}", config)
     if config.prompts:
-        linear("prompt_projector.linear_1", d + config.prompts, config.prompt_hidden)
-        linear("prompt_projector.linear_2", config.prompt_hidden, d)
+        shapes.linear("prompt_projector.linear_1", d_model + config.prompts, config.prompt_hidden)
+        shapes.linear("prompt_projector.linear_2", config.prompt_hidden, d_model)
 
+    prediction = config.prediction_size
     shapes["decoder.embedding.weight"] = (config.vocabulary, prediction)
     for layer in range(config.prediction_layers):
         for part in ("ih", "hh"):
             shapes[f"decoder.lstm.weight_{part}_l{layer}"] = (4 * prediction, prediction)
             shapes[f"decoder.lstm.bias_{part}_l{layer}"] = (4 * prediction,)
-    linear("decoder.decoder_projector", prediction, config.joint_size)
-    linear("encoder_projector", d, config.joint_size)
-    linear("joint.head", config.joint_size, config.vocabulary)
+    shapes.linear("decoder.decoder_projector", prediction, config.joint_size)
+    shapes.linear("encoder_projector", d_model, config.joint_size)
+    shapes.linear("joint.head", config.joint_size, config.vocabulary)
     return shapes
+
+
+def _add_block(shapes: _Shapes, block: str, config: ModelConfig) -> None:
+    """Add one of the encoder's blocks."""
+    size, inner = config.d_model, config.feed_forward
+    for part in ("feed_forward1", "self_att", "conv", "feed_forward2", "out"):
+        shapes.norm(f"{block}.norm_{part}", size)
+    for part in ("feed_forward1", "feed_forward2"):
+        shapes.linear(f"{block}.{part}.linear1", size, inner, bias=config.linear_bias)
+        shapes.linear(f"{block}.{part}.linear2", inner, size, bias=config.linear_bias)
+    for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        shapes.linear(f"{block}.self_attn.{part}", size, size, bias=config.linear_bias)
+    shapes.linear(f"{block}.self_attn.relative_k_proj", size, size, bias=False)
+    for part in ("bias_u", "bias_v"):
+        shapes[f"{block}.self_attn.{part}"] = (config.heads, config.head_size)
+    shapes.linear(f"{block}.conv.pointwise_conv1", size, 2 * size, 1, bias=config.conv_bias)
+    shapes.linear(
+        f"{block}.conv.depthwise_conv", 1, size, config.conv_kernel, bias=config.conv_bias
+    )
+    shapes.norm(f"{block}.conv.norm", size)
+    shapes.linear(f"{block}.conv.pointwise_conv2", size, size, 1, bias=config.conv_bias)
 
 
 def check_weights(weights: Weights, config: ModelConfig, source: str) -> None:

@@ -46,11 +46,15 @@ class CorpusPlan:
     def held_out(self, split: str, size: int, longest_words: int = 40) -> list[Utterance]:
         """`size` sentences of `split` ("dev", "test_a", "test_b", "demo"), disjoint from all."""
         rng = self._rng(split)
+        # A short phrase can be a whole sentence ("Yes, please."), and those aren't split.
+        trained = {item.text for item in self.train}
         found: dict[str, None] = {}
         while len(found) < size:
             text = self.grammar.sentence(rng)
             words = words_of(text)
-            if held_out_split(text) != split or not 3 <= len(words) <= longest_words:
+            if held_out_split(text) != split or text in trained:
+                continue
+            if not 3 <= len(words) <= longest_words:
                 continue
             if all(self.counts[word] >= _MIN_TRAIN_COUNT for word in words):
                 found[text] = None
@@ -90,10 +94,21 @@ class CorpusPlan:
             return capitalised(text + "."), "short"
         if draw < SHORT_SHARE + SALAD_SHARE:
             return self._salad(rng), "salad"
-        while True:
+        # Of four the one with the least spoken words: a fixed grammar says digits 100 times as
+        # often as "lamb".
+        some = [text for text in self._sentences(rng, 4) if held_out_split(text) is None]
+        return max(some, key=self._rarity), "sentence"
+
+    def _sentences(self, rng: random.Random, size: int) -> Iterator[str]:
+        """Sentences of which at least `size` belong to training."""
+        while size:
             text = self.grammar.sentence(rng)
-            if held_out_split(text) is None:
-                return text, "sentence"
+            size -= held_out_split(text) is None
+            yield text
+
+    def _rarity(self, text: str) -> float:
+        words = words_of(text)
+        return sum(1 / (1 + self._spoken[word]) for word in words) / len(words)
 
     def _salad(self, rng: random.Random) -> str:
         """Words (two in three) and short phrases in random order, under one full stop."""
