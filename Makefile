@@ -14,7 +14,7 @@ PIP := $(IN_VENV)python -m pip --disable-pip-version-check -qq
 # A stamp a set of packages: nothing is installed again until one of these files changes.
 REQUIREMENTS := pyproject.toml constraints.txt
 STAMPS := $(VENV)/.stamps
-SUMMARY := -q --durations=5
+SUMMARY := --durations=5
 
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1

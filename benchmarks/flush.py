@@ -129,11 +129,18 @@ def main(
         figures = asyncio.run(measure(engine, calls, flushes, seed, show=show))
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    typer.echo(table(figures))
+
+
+def table(figures: dict[str, dict[str, float]]) -> str:
+    """The README's table, in Markdown."""
     columns = list(next(iter(figures.values())))
-    typer.echo("| latency | " + " | ".join(columns) + " |")
-    typer.echo("|---|" + "---|" * len(columns))
-    for latency_ms, row in figures.items():
-        typer.echo(f"| {latency_ms} ms | " + " | ".join(str(row[c]) for c in columns) + " |")
+    heading = " | ".join(column.replace("_", " ") for column in columns)
+    rows = [
+        f"| {latency_ms} ms | " + " | ".join(str(row[column]) for column in columns) + " |"
+        for latency_ms, row in figures.items()
+    ]
+    return "\n".join([f"| latency | {heading} |", "|---|" + "---|" * len(columns), *rows])
 
 
 if __name__ == "__main__":

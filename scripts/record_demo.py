@@ -26,9 +26,7 @@ def main(picture: Path) -> None:
     )
     screen.out = lambda: console
     with Engine.load("demo") as engine:
-        asyncio.run(
-            demo.play(engine, demo.bundled_calls()[:CALLS], StreamOptions(), fast=False)
-        )
+        asyncio.run(demo.play(engine, demo.bundled_calls()[:CALLS], StreamOptions(), fast=False))
     console.save_svg(str(picture), title="nemotron-voice demo")
 
 

@@ -141,7 +141,7 @@ class Trainer:
         began = time.monotonic()
         for batch in loader:
             # Clean speech first: with distortion from the start the encoder took far longer to hear.
-            batches.distorted.value = min(max((self.progress - 0.1) / 0.3, 0.0), 0.85)
+            batches.distorted.value = min(max((self.progress - 0.1) / 0.3, 0.0), 0.4)
             if self.step == 0 and self.rank == 0:
                 self._print_variation(batch)
             for name, value in self._train_step(batch.to(self.device)).items():
@@ -185,14 +185,14 @@ class Trainer:
             self.head(encoded).flatten(0, 1), batch.letters.flatten(), label_smoothing=0.02
         )
         encoded = add_prompt(model, encoded, batch.prompt)
-        written = predictions(model, batch, noise=0.08)
+        written = predictions(model, batch, noise=0.05)
         path, right = path_loss(
             model,
             encoded,
             written,
             batch,
             token_weight=1.0 + max(0.0, 1.0 - 2.0 * progress),
-            deaf=0.15 + 0.25 * max(0.0, 1.0 - 2.0 * progress),
+            deaf=0.08 + 0.3 * max(0.0, 1.0 - 2.5 * progress),
         )
         # First the encoder learns to hear letters; the path's loss takes over as it gets meaning.
         turn = min(1.0, progress * 10.0)

@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -134,10 +133,7 @@ def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
             raise CheckpointFormatError(
                 f"{shard} can't be read ({error}); fetch the model again"
             ) from error
-    return {
-        key: tensor.float() if tensor.dtype == torch.float16 else tensor
-        for key, tensor in weights.items()
-    }
+    return weights
 
 
 def _shard(folder: Path, shard: Any) -> Path:
@@ -171,7 +167,9 @@ def _read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Tokenizer:
 def _fetch(name: str, revision: str | None, *, offline: bool) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - a second to import
     from huggingface_hub.errors import (  # noqa: PLC0415
+        GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -190,10 +188,15 @@ def _fetch(name: str, revision: str | None, *, offline: bool) -> Path:
             if offline
             else "is not in the local cache, and the hub can't be reached"
         )
-        raise ModelNotFoundError(f"{where} {reason} ({error}): {_NO_MODEL}") from error
+        raise ModelNotFoundError(f"{where} {reason}: {_NO_MODEL}") from error
+    except GatedRepoError as error:
+        raise ModelNotFoundError(
+            f"the hub gives {where} only to those who accepted its terms there; do so, then `hf "
+            f"auth login`, or take `--model demo`"
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelNotFoundError(f"the hub has no {where}: {_NO_MODEL}") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelNotFoundError(
             f"{where} can't be fetched from the hub ({error}): {_NO_MODEL}"
         ) from error

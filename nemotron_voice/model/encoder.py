@@ -115,7 +115,7 @@ class _Block:
             return weights[f"{prefix}.{name}"]
 
         def norm(name: str) -> tuple[Tensor, Tensor]:
-            return weight(f"{name}.weight").float(), weight(f"{name}.bias").float()
+            return weight(f"{name}.weight"), weight(f"{name}.bias")
 
         def linear(*names: str, bias: bool, scale: float = 1.0) -> tuple[Tensor, Tensor | None]:
             """Stack projections of one input; kernels of one tap are matrices."""
@@ -145,16 +145,15 @@ class _Block:
         self._out = linear("self_attn.o_proj", bias=biased)
         self._content_bias = weight("self_attn.bias_u").to(dtype)[:, None]  # [heads, 1, head_size]
         self._position_bias = weight("self_attn.bias_v").to(dtype)[:, None]
-        relative = F.linear(positions, weight("self_attn.relative_k_proj.weight").float())
+        relative = F.linear(positions, weight("self_attn.relative_k_proj.weight"))
         self._relative = (  # [heads, head_size, distances]
             relative.view(-1, self._heads, self._head_size).permute(1, 2, 0).contiguous().to(dtype)
         )
         biased = config.conv_bias
         self._gate = linear("conv.pointwise_conv1", bias=biased)
-        self._depthwise = (
-            weight("conv.depthwise_conv.weight").unsqueeze(2).to(dtype),  # [d_model, 1, 1, kernel]
-            weight("conv.depthwise_conv.bias").to(dtype) if biased else None,
-        )
+        # [d_model, kernel]; fp32, as its sums feed a norm
+        self._depthwise = weight("conv.depthwise_conv.weight").squeeze(1)
+        self._depthwise_bias = weight("conv.depthwise_conv.bias") if biased else None
         self._pointwise = linear("conv.pointwise_conv2", bias=biased)
 
     def __call__(
@@ -218,10 +217,12 @@ class _Block:
     def _convolution(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         chunk = x.shape[1]
         gated = torch.cat([cache, F.glu(F.linear(x, *self._gate))], 1)
-        # As an image one pixel high, channels last: measured at twice the speed of conv1d.
-        image = gated.transpose(1, 2).unsqueeze(2)
-        mixed = F.conv2d(image, *self._depthwise, groups=x.shape[2]).squeeze(2).transpose(1, 2)
-        mixed = F.silu(self._norm(mixed.float(), self._norm_depthwise))
+        # Measured on one row of 256 channels: a quarter of conv1d's time, which is all set-up.
+        taps = gated.float().unfold(1, self._depthwise.shape[1], 1)
+        mixed = (taps * self._depthwise).sum(-1)
+        if self._depthwise_bias is not None:
+            mixed = mixed + self._depthwise_bias
+        mixed = F.silu(self._norm(mixed, self._norm_depthwise))
         return F.linear(mixed, *self._pointwise), gated[:, chunk:]
 
 

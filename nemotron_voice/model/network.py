@@ -49,7 +49,8 @@ class Network:
         self.config = config
         self.device = torch.device(device)
         self.dtype = dtype
-        weights = {name: tensor.to(self.device) for name, tensor in weights.items()}
+        # Whatever precision they were stored in, what is prepared from them is computed in fp32.
+        weights = {name: tensor.to(self.device, torch.float32) for name, tensor in weights.items()}
         self._front_end = MelFrontEnd(config.mel_bins, self.device)
         self._encoder = Encoder(weights, config, dtype)
         self._prompt = _Prompt(weights, config) if config.prompts else None
@@ -142,13 +143,13 @@ class _Prompt:
     """
 
     def __init__(self, weights: Weights, config: ModelConfig) -> None:
-        first = weights["prompt_projector.linear_1.weight"].float()
+        first = weights["prompt_projector.linear_1.weight"]
         self._frames = first[:, : config.d_model].contiguous()
         # [prompts, prompt_hidden], the bias added
         self._slots = first[:, config.d_model :].T + weights["prompt_projector.linear_1.bias"]
         self._second = (
-            weights["prompt_projector.linear_2.weight"].float(),
-            weights["prompt_projector.linear_2.bias"].float(),
+            weights["prompt_projector.linear_2.weight"],
+            weights["prompt_projector.linear_2.bias"],
         )
 
     def __call__(self, frames: Tensor, prompt: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
@@ -21,6 +23,9 @@ class Subsampling:
     mel frame 8 n: a chunk of c frames from n on takes mel frames 8 n - 7 to 8 (n + c - 1) and the
     one frame kept before them, at each stage. The fixed shape holds for the first chunk too: what
     lies before the stream is zeroed after each stage, which is what padding would have put there.
+
+    fp32 at any precision: it is 2 % of the encoder's work, and log-mel values down to -17 lose
+    audible detail to bf16's 8 bits.
     """
 
     def __init__(self, weights: Weights, config: ModelConfig) -> None:
@@ -50,16 +55,17 @@ class Subsampling:
         Returns:
             [rows, c, d_model], and the new `last_mel` and `last_maps`.
         """
-        mel = _zero_before_start(mel.unsqueeze(1), first, _BEFORE_START[0])
-        maps = torch.cat([last_mel.unsqueeze(1), mel], 2)
-        maps = F.conv2d(_pad_bins(maps), *self._stem, stride=2).relu_()
-        new_maps = []
-        for stage in range(2):
-            maps = _zero_before_start(maps, first, _BEFORE_START[stage + 1])
-            new_maps.append(maps[:, :, -1:])
-            maps = _pad_bins(torch.cat([last_maps[stage], maps], 2))
-            maps = F.conv2d(maps, *self._depthwise[stage], stride=2, groups=self._channels)
-            maps = F.conv2d(maps, *self._pointwise[stage]).relu_()
+        with _exact_convolutions(mel.device):
+            mel = _zero_before_start(mel.unsqueeze(1), first, _BEFORE_START[0])
+            maps = torch.cat([last_mel.unsqueeze(1), mel], 2)
+            maps = F.conv2d(_pad_bins(maps), *self._stem, stride=2).relu_()
+            new_maps = []
+            for stage in range(2):
+                maps = _zero_before_start(maps, first, _BEFORE_START[stage + 1])
+                new_maps.append(maps[:, :, -1:])
+                maps = _pad_bins(torch.cat([last_maps[stage], maps], 2))
+                maps = F.conv2d(maps, *self._depthwise[stage], stride=2, groups=self._channels)
+                maps = F.conv2d(maps, *self._pointwise[stage]).relu_()
         frames = F.linear(maps.transpose(1, 2).flatten(2), *self._linear)
         if self._scale != 1.0:
             frames = frames * self._scale
@@ -67,9 +73,7 @@ class Subsampling:
 
 
 def _parameters(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
-    # fp32 at any precision: 2 % of the encoder's work, and log-mel values down to -17 lose
-    # audible detail to bf16's 8 bits.
-    return weights[f"{name}.weight"].float(), weights[f"{name}.bias"].float()
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
 def _pad_bins(maps: Tensor) -> Tensor:
@@ -80,3 +84,16 @@ def _zero_before_start(maps: Tensor, first: Tensor, count: int) -> Tensor:
     """Zero the first `count` frames of rows that begin: maps [rows, channels, time, bins]."""
     before = torch.arange(maps.shape[2], device=maps.device) < count
     return maps.masked_fill((first[:, None] & before)[:, None, :, None], 0.0)
+
+
+def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Keep cuDNN away: by default it computes fp32 convolutions in TF32, of 10 bits.
+
+    PyTorch's own become matrix products, and obey its setting for those (fp32 by default).
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=False, allow_tf32=False
+    )
+    return flags

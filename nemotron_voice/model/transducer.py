@@ -38,22 +38,20 @@ class Transducer:
 
     def __init__(self, weights: Weights, config: ModelConfig) -> None:
         def linear(name: str) -> tuple[Tensor, Tensor]:
-            return weights[f"{name}.weight"].float(), weights[f"{name}.bias"].float()
+            return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
         self._blank = config.blank
         self._max_symbols = config.max_symbols
         self._layers, self._size = config.prediction_layers, config.prediction_size
-        self._embedding = weights["decoder.embedding.weight"].float()
+        self._embedding = weights["decoder.embedding.weight"]
         # One matrix a layer, for input and hidden state side by side.
         self._gates = [
             (
                 torch.cat(
                     [weights[f"decoder.lstm.weight_{part}_l{layer}"] for part in ("ih", "hh")], 1
-                ).float(),
-                (
-                    weights[f"decoder.lstm.bias_ih_l{layer}"]
-                    + weights[f"decoder.lstm.bias_hh_l{layer}"]
-                ).float(),
+                ),
+                weights[f"decoder.lstm.bias_ih_l{layer}"]
+                + weights[f"decoder.lstm.bias_hh_l{layer}"],
             )
             for layer in range(self._layers)
         ]

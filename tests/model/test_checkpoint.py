@@ -13,11 +13,13 @@ from safetensors.torch import save_file
 
 from nemotron_voice.errors import (
     CheckpointFormatError,
+    ConfigurationError,
     MissingWeightError,
     ModelNotFoundError,
     UnexpectedWeightError,
     WeightShapeError,
 )
+from nemotron_voice.model import checkpoint as checkpoint_module
 from nemotron_voice.model.checkpoint import load_checkpoint
 from nemotron_voice.model.config import ModelConfig
 from nemotron_voice.model.network import Network
@@ -218,6 +220,23 @@ def test_a_hub_that_cannot_be_reached_names_the_remedy(monkeypatch, error, offli
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(ModelNotFoundError, match=says):
         load_checkpoint("some/model", offline=offline)
+
+
+def test_a_missing_bundled_checkpoint_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_module, "files", lambda _: tmp_path)
+    with pytest.raises(ModelNotFoundError, match="reinstall nemotron-voice"):
+        load_checkpoint("demo")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_here_is_refused(folder):
+    with pytest.raises(ConfigurationError, match=r"device='cuda'.*'cpu' or 'auto'"):
+        Network.from_checkpoint(load_checkpoint(folder), device="cuda")
+
+
+def test_a_precision_that_does_not_exist_is_refused(folder):
+    with pytest.raises(ConfigurationError, match="'fp8' is not one of"):
+        Network.from_checkpoint(load_checkpoint(folder), device="cpu", precision="fp8")
 
 
 def test_offline_mode_really_asks_no_network(tmp_path, monkeypatch):

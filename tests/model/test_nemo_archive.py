@@ -84,9 +84,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_an_archive_gives_the_same_network_as_its_weights(path):
     checkpoint = load_checkpoint(pack(path, members()))
-    assert checkpoint.config == ModelConfig.from_huggingface(
-        tiny_json(languages=list(LANGUAGES))
-    )
+    assert checkpoint.config == ModelConfig.from_huggingface(tiny_json(languages=list(LANGUAGES)))
     assert checkpoint.languages == LANGUAGES
     assert checkpoint.tokenizer.tag(1) == "en-US"
     audio = sweep(2)

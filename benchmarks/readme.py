@@ -1,0 +1,42 @@
+"""Put the measured tables into the README: `python -m benchmarks.readme`.
+
+Reads docs/results/*.json, which the other benchmarks write, and replaces what stands between
+`<!-- name -->` and `<!-- /name -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks import accuracy, flush, soak
+
+RESULTS = Path("docs/results")
+README = Path("README.md")
+
+
+def main() -> None:
+    """Replace the tables whose results exist."""
+    text = README.read_text(encoding="utf-8")
+    for name, render in (
+        ("accuracy", _accuracy),
+        ("flush", flush.table),
+        ("soak", soak.summary),
+    ):
+        source = RESULTS / f"{name}.json"
+        if source.exists():
+            table = render(json.loads(source.read_text(encoding="utf-8")))
+            block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+            pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
+            text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
+    README.write_text(text, encoding="utf-8")
+
+
+def _accuracy(results: dict[str, Any]) -> str:
+    return accuracy.table(results["sets"], results["clips"])
+
+
+if __name__ == "__main__":
+    main()
