@@ -103,7 +103,7 @@ def summary(figures: dict[str, Any]) -> str:
     return (
         f"{len(rows)} minutes of audio on one stream (`python -m benchmarks.soak`): memory "
         f"{figures['growth_mb']:+.2f} MB after the first minute (bar: 2 MB); a step takes "
-        f"{first} ms in the second minute and {last} ms in the last, x{last / first:.2f} (bar: 1.1)."
+        f"{first} ms in the second minute and {last} ms in the last: x{last / first:.2f} (bar: 1.1)"
     )
 
 

@@ -21,9 +21,8 @@ from training.model_config import MEL_MEAN
 from training.targets import FRAME_S, TERMINALS, Nodes, TargetMaker, Targets, TimedWord, path_nodes
 
 MEL_FRAME = 160
-# Distortion begins after some minutes and grows: from the start it kept a deaf net deaf (letters
-# at 1.6 nats after 475 steps; without it 1.4 after 200).
 ENCODER_FRAME = 1280
+LAST_PART = 0.65  # share of a run after which it trains on what it will be used for
 # Batches come in few shapes: oneDNN compiles its kernels anew for every shape (up to seconds).
 BUCKETS = (28, 36, 44, 52, 60, 72, 88, 104, 128, 160, 208)
 
@@ -102,6 +101,7 @@ class Composer:
     def __init__(self, corpus: Corpus, rng: np.random.Generator) -> None:
         self.corpus = corpus
         self.rng = rng
+        self.joined = 0.15  # share of clips replaced by words without grammar
         self.by_language: dict[str, list[int]] = {}
 
     def index(self) -> None:
@@ -137,7 +137,7 @@ class Composer:
                 parts.append(gap)
                 at += len(gap)
             clip = self.corpus.clips[number]
-            if rng.random() < 0.15:
+            if rng.random() < self.joined:
                 samples, timed = self._joined_words(clip.language)
             else:
                 samples, timed = clip.samples.astype(np.float32) / 32768, list(clip.words)
@@ -193,7 +193,9 @@ def _cuts(clip: Clip, first: int, last: int) -> tuple[float, float]:
     """Where to cut around words: in the middle of the gaps."""
     words = clip.words
     before = words[first - 1].end if first else max(words[0].start - 0.1, 0.0)
-    after = words[last + 1].start if last + 1 < len(words) else min(words[-1].end + 0.1, clip.seconds)
+    after = min(words[-1].end + 0.1, clip.seconds)
+    if last + 1 < len(words):
+        after = words[last + 1].start
     start = max((before + words[first].start) / 2, words[first].start - 0.1)
     return start, min((after + words[last].end) / 2, words[last].end + 0.1)
 
@@ -258,8 +260,8 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
     ) -> None:
         self.work, self.log_mel, self.blank = work, log_mel, blank
         self.batch_s, self.seed, self.augment, self.limit = batch_s, seed, augment, limit
-        # Share of rows that are distorted: the trainer raises it while this runs in its process.
-        self.distorted = torch.multiprocessing.get_context("fork").Value("d", 0.0)
+        # The trainer says how far the run is while this works in a process of its own.
+        self.progress = torch.multiprocessing.get_context("fork").Value("d", 0.0)
 
     def __iter__(self) -> Iterator[Batch]:
         """Work as one loader process."""
@@ -282,10 +284,9 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
                 augmenter.learn_babble(
                     [clip.samples.astype(np.float32) / 32768 for clip in corpus.clips[-200:]]
                 )
-            plans = (
-                composer.plan() if self.augment else [[n] for n in range(len(corpus.clips))]
-            )
+            plans = composer.plan() if self.augment else [[n] for n in range(len(corpus.clips))]
             for plan in plans:
+                composer.joined = 0.15 if self.progress.value < LAST_PART else 0.05
                 take = composer.take(plan) if self.augment else plain(corpus, plan)
                 needed = len(take.samples) // ENCODER_FRAME + 1
                 if needed > BUCKETS[-1]:
@@ -308,7 +309,7 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
         rng: np.random.Generator,
     ) -> Batch:
         samples = np.zeros((len(takes), frames * ENCODER_FRAME), np.float32)
-        share = self.distorted.value
+        share = distorted_share(self.progress.value)
         for row, take in enumerate(takes):
             samples[row, : len(take.samples)] = (
                 augmenter(take.samples) if augmenter and rng.random() < share else take.samples
@@ -328,6 +329,17 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
             )
             targets.append(maker.make(take.words, frames, tags=not forced))
         return _batch(mel, prompts, targets, self.blank, sum(len(t.samples) for t in takes) / RATE)
+
+
+def distorted_share(progress: float) -> float:
+    """Share of rows that are distorted, by the share of the run that is over.
+
+    None at first: distortion from the start kept a deaf network deaf (letters at 1.6 nats a frame
+    after 475 steps; without it 1.4 after 200). Less in the last part, which is for clean calls.
+    """
+    if progress > LAST_PART:
+        return 0.3
+    return min(max((progress - 0.1) / 0.3, 0.0), 0.4)
 
 
 def plain(corpus: Corpus, plan: list[int]) -> Take:

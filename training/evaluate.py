@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from nemotron_voice.languages import AUTO_PROMPT_INDEX, PROMPT_DICTIONARY
-from training.dataset import ENCODER_FRAME, Clip, Corpus, plain
+from training.dataset import ENCODER_FRAME, Clip, Corpus
 from training.features import LogMel
 from training.model_config import LEFT_CONTEXT, LOOKAHEADS, add_prompt
 

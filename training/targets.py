@@ -120,13 +120,12 @@ class Nodes:
     weight: np.ndarray  # [nodes]
 
 
-def path_nodes(
-    targets: Targets, blank: int, *, token_weight: float, stray_weight: float
-) -> Nodes:
+def path_nodes(targets: Targets, blank: int, *, token_weight: float, stray_weight: float) -> Nodes:
     """The path's nodes, and some a frame or two beside it, from which it leads back.
 
-    On the path: every token at its frame, a blank at the end of every frame. Beside it: a token not
-    yet written one or two frames late is still due; after a token written a frame early comes blank.
+    On the path: every token at its frame, a blank at each frame's end. Beside it: a token not
+    yet written one or two frames late is still due; after a token written a frame early comes
+    blank.
     """
     frames, count = len(targets.letters), len(targets.tokens)
     written_after = np.searchsorted(targets.emitted, np.arange(frames), side="right")

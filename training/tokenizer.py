@@ -42,8 +42,8 @@ def train_tokenizer(texts: list[Path], folder: Path) -> Path:
         input=str(corpus),
         model_prefix=str(folder / "tokenizer"),
         vocab_size=VOCABULARY,
-        # On so small a domain unigram keeps whole words and leaves the rest to single letters, a lone
-        # "▁" before every third word; byte pair merges give word beginnings ("▁b", "▁qu").
+        # On so small a domain unigram keeps whole words and spells the rest, a lone "▁" before
+        # every third word; byte pair merges give word beginnings ("▁b", "▁qu").
         model_type="bpe",
         normalization_rule_name="nmt_nfkc",
         max_sentencepiece_length=LONGEST_PIECE,

@@ -15,7 +15,8 @@ from nemotron_voice.transcript import Token, Transcript, WordSpan, make_transcri
 
 FRAME_S = 0.08
 MATCH_S = 0.64  # the fork and the stream may emit the same word this far apart
-SUBSTITUTE_S = 0.24  # another word this near, before the flush point, is the same sound
+SUBSTITUTE_S = 0.24  # another word that begins or ends this near is the same sound, heard anew
+CUT_S = 0.5  # of a caller cut off while speaking, the last word may have begun this long before
 SETTLED_FRAMES = 10  # 0.8 s without a token: the last word is complete
 GHOST_LIFE_S = 2.0  # after that the stream won't emit the word any more
 MAX_PENDING_TOKENS = 512  # tokens waiting for a flush: about two minutes of fast speech
@@ -28,6 +29,7 @@ class _Ghost:
     """A word that a flush has finalised and the stream itself hasn't passed yet."""
 
     form: str
+    start: float
     end: float
 
 
@@ -115,16 +117,16 @@ class Finaliser:
             tail: the fork's tokens.
             flush_frame: the flush point, in encoder frames since the stream began.
             flush_id: the flush that is answered.
-            cut: speech goes on right up to the flush point. A word that came out only there may
-                be half a word, so it is left for the stream to complete: neither is half a word
-                final, nor the whole word repeated after its half.
+            cut: speech goes on right up to the flush point. The last word may be half a word
+                then, so it is left for the stream to complete: neither is half a word final, nor
+                the whole word repeated after its half.
         """
         own = len(self._tokens)
         reading = read_tokens([*self._tokens, *tail])
         statuses, uses = self._statuses(reading.words)
         flush_s = flush_frame * FRAME_S
         held = bool(
-            cut and statuses and statuses[-1][1] and reading.words[-1].end > flush_s - 1.5 * FRAME_S
+            cut and statuses and statuses[-1][1] and reading.words[-1].end > flush_s - CUT_S
         )
         if held:
             statuses, uses = statuses[:-1], uses[:-1]
@@ -139,7 +141,9 @@ class Finaliser:
         # word alone: remembered, to be matched off when the stream gets there.
         open_from = _first_open(reading.words, own)
         unseen = [
-            _Ghost(_form(word.text), word.end) for word, _ in statuses if word.last >= open_from
+            _Ghost(_form(word.text), word.start, word.end)
+            for word, _ in statuses
+            if word.last >= open_from
         ]
         self._ghosts = unseen + self._ghosts[uses[-1] if uses else 0 :]
         del self._tokens[:open_from]
@@ -187,8 +191,11 @@ class Finaliser:
             if grows and abs(ghost.end - word.end) <= MATCH_S:
                 return place
         for place, ghost in rest:
-            same_place = abs(ghost.end - word.end) <= SUBSTITUTE_S
-            if same_place and word.end <= self._flush_s + FRAME_S:
+            same_end = abs(ghost.end - word.end) <= SUBSTITUTE_S
+            same_start = abs(ghost.start - word.start) <= SUBSTITUTE_S
+            ended = same_end and word.end <= self._flush_s + FRAME_S
+            began = same_start and word.start <= self._flush_s - FRAME_S
+            if ended or began:
                 return place
         return None
 

@@ -73,10 +73,13 @@ def load_checkpoint(
             )
         return _load_folder(Path(str(folder)), name)
     path = Path(model).expanduser()
-    if path.is_dir():
-        return _load_folder(path, name)
-    if path.is_file():
-        return _load_nemo(path, name)
+    try:
+        if path.is_dir():
+            return _load_folder(path, name)
+        if path.is_file():
+            return _load_nemo(path, name)
+    except OSError as error:
+        raise CheckpointFormatError(f"{name} can't be read: {error}") from error
     if isinstance(model, str) and _HUB_ID.fullmatch(name) and not name.endswith(".nemo"):
         return _load_folder(_fetch(name, revision, offline=offline), name)
     raise ModelNotFoundError(f"there is no model {name!r}: {_NO_MODEL}")
@@ -103,7 +106,7 @@ def _read_json(path: Path, name: str) -> Mapping[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"{name} has no {path.name}: {_NO_MODEL}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointFormatError(
             f"{path} is no JSON ({error}); fetch the model again"
         ) from error

@@ -197,7 +197,7 @@ def _cut_off(path: Path) -> CheckpointFormatError:
 def _read_config(text: bytes, path: Path) -> Mapping[str, Any]:
     try:
         config = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CheckpointFormatError(
             f"{path}: {_CONFIG} is no plain YAML ({error}); export the model again"
         ) from error
@@ -206,23 +206,27 @@ def _read_config(text: bytes, path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _read_weights(file: BinaryIO, path: Path) -> dict[str, Tensor]:
+def _unpickle(file: BinaryIO, path: Path) -> Any:
     try:
         with zipfile.ZipFile(file) as archive:
-            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
-        if packed:
-            raise UnsafeArchiveError(f"{path}: {_WEIGHTS} has compressed entries; {_REMEDY}")
+            packed = any(entry.compress_type for entry in archive.infolist())
         file.seek(0)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        if not packed:  # PyTorch never packs; a small file could unpack into a very large one
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeArchiveError(
             f"{path}: {_WEIGHTS} holds more than tensors, and code in it isn't run "
             f"({str(error).splitlines()[0]}); {_REMEDY}"
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # the unpickler fails on damaged bytes with whatever it runs into
         raise CheckpointFormatError(
             f"{path}: {_WEIGHTS} can't be read ({error}); fetch it again"
         ) from error
+    raise UnsafeArchiveError(f"{path}: {_WEIGHTS} has compressed entries; {_REMEDY}")
+
+
+def _read_weights(file: BinaryIO, path: Path) -> dict[str, Tensor]:
+    content = _unpickle(file, path)
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):

@@ -95,7 +95,14 @@ class Tokenizer:
             if unknown is not None:
                 by_id[unknown] = UNKNOWN
             return cls([str(by_id[token_id]) for token_id in range(blank)])
-        except (ValueError, TypeError, AttributeError, LookupError, StopIteration) as error:
+        except (
+            ValueError,
+            RecursionError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            StopIteration,
+        ) as error:
             raise CheckpointFormatError(
                 f"the checkpoint's tokenizer.json can't be read for {blank} pieces "
                 f"({type(error).__name__}: {error}); fetch it again"

@@ -98,6 +98,24 @@ def test_another_reading_of_the_same_sound_is_not_said_beside_the_first() -> Non
     assert finaliser.interim() is None
 
 
+def test_a_word_that_the_stream_completes_otherwise_is_not_said_beside_its_half() -> None:
+    finaliser = auto()
+    assert finaliser.flush([Token("▁Acpe.", 20, 0.9)], 21.0, 0, cut=False).text == "Acpe."
+    finaliser.add([Token("▁Acpe", 20, 0.9), Token("as", 25, 0.9)], 28)
+    finaliser.add(spoken("em", 29), 30)
+    interim = finaliser.interim()
+    assert interim is not None
+    assert interim.text == "em"
+
+
+def test_pieces_of_a_word_in_the_making_wait_with_it() -> None:
+    finaliser = auto()
+    finaliser.add([*spoken("ho", 10), Token("▁reserv", 17, 0.9)], 20)
+    assert finaliser.flush([], 21.0, 0, cut=True).text == "ho"
+    finaliser.add([Token("a", 22, 0.9)], 24)
+    assert finaliser.flush([], 40.0, 1, cut=False).text == "reserva"
+
+
 def test_a_new_word_right_after_the_flush_is_not_taken_for_the_old_sound() -> None:
     finaliser = auto()
     assert finaliser.flush(spoken("seven", 20), 21.0, 0, cut=False).text == "seven"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
+import random
 import tarfile
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +20,7 @@ import yaml
 from nemotron_voice.errors import (
     CheckpointFormatError,
     MissingWeightError,
+    ModelError,
     UnexpectedWeightError,
     UnsafeArchiveError,
     WeightShapeError,
@@ -163,6 +167,18 @@ def test_code_in_the_pickle_is_not_run(path):
         load_checkpoint(pack(path, members(weights=saved(nemo_weights() | {"x": Hostile()}))))
 
 
+def test_compressed_weights_are_not_unpacked(path):
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(default_weights())) as plain,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+    with pytest.raises(UnsafeArchiveError, match="compressed entries"):
+        load_checkpoint(pack(path, members(weights=packed.getvalue())))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
@@ -246,3 +262,18 @@ def test_a_configuration_that_would_build_objects_is_refused(path):
     content = members() | {"./model_config.yaml": b"a: !!python/object/apply:os.system [ls]\n"}
     with pytest.raises(CheckpointFormatError, match="no plain YAML"):
         load_checkpoint(pack(path, content))
+
+
+@pytest.mark.parametrize("part", [b"model_config", b"PK\x03\x04", b"data.pkl", b"PK\x01\x02"])
+def test_damaged_bytes_end_in_no_other_error(path, part):
+    """Bytes changed in headers, zip records and the pickle: it loads, or one of our errors says."""
+    whole = pack(path, members()).read_bytes()
+    generator = random.Random(part)
+    start = whole.index(part)
+    for _ in range(8):
+        damaged = bytearray(whole)
+        for _ in range(generator.choice((1, 2, 8))):
+            damaged[start + generator.randrange(2000)] = generator.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(ModelError):
+            load_checkpoint(path)
