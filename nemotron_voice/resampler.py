@@ -32,9 +32,7 @@ class Resampler:
         self._began = False  # an unused converter has nothing to give back, and refuses to
         self._converter: av.AudioResampler | None = None
         if sample_rate != MODEL_SAMPLE_RATE:
-            self._converter = av.AudioResampler(
-                format="flt", layout="mono", rate=MODEL_SAMPLE_RATE
-            )
+            self._converter = av.AudioResampler(format="flt", layout="mono", rate=MODEL_SAMPLE_RATE)
 
     def process(self, samples: Samples, *, last: bool = False) -> Samples:
         """Take samples [n], return those at 16 kHz that are certain by now [m].

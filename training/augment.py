@@ -84,17 +84,29 @@ class Augmenter:
         at = int(self.rng.integers(len(noise)))
         return np.take(noise, np.arange(at, at + length), mode="wrap")
 
+    def another_throat(self, mel: np.ndarray) -> None:
+        """Stretch a clip's log-mel [128, frames] along frequency, in place, as in other people."""
+        if self.rng.random() < 0.3:
+            return
+        bins = mel.shape[0]
+        place = np.arange(bins) * self.rng.uniform(0.9, 1.12) + self.rng.uniform(-1.5, 1.5)
+        place = np.clip(place, 0, bins - 1.001)
+        low = place.astype(np.int64)
+        share = (place - low).astype(np.float32)[:, None]
+        mel[:] = mel[low] * (1.0 - share) + mel[low + 1] * share
+
     def mask(self, mel: np.ndarray, fill: float) -> None:
-        """Blot out a band and short stretches of a clip's log-mel [128, frames], in place."""
+        """Blot out bands and short stretches of a clip's log-mel [128, frames], in place."""
         rng = self.rng
-        if rng.random() < 0.5:
-            width = int(rng.integers(4, 20))
-            at = int(rng.integers(0, mel.shape[0] - width))
-            mel[at : at + width] = fill
-        if rng.random() < 0.3:
-            width = int(rng.integers(2, 8))
-            at = int(rng.integers(0, mel.shape[1] - width))
-            mel[:, at : at + width] = fill
+        for _ in range(2):
+            if rng.random() < 0.7:
+                width = int(rng.integers(2, 20))
+                at = int(rng.integers(0, mel.shape[0] - width))
+                mel[at : at + width] = fill
+            if rng.random() < 0.4:
+                width = int(rng.integers(2, 9))
+                at = int(rng.integers(0, mel.shape[1] - width))
+                mel[:, at : at + width] = fill
 
 
 def _coloured(rng: np.random.Generator, slope: float) -> np.ndarray:

@@ -22,7 +22,6 @@ from training.targets import FRAME_S, TERMINALS, Nodes, TargetMaker, Targets, Ti
 
 MEL_FRAME = 160
 ENCODER_FRAME = 1280
-LAST_PART = 0.65  # share of a run after which it trains on what it will be used for
 # Batches come in few shapes: oneDNN compiles its kernels anew for every shape (up to seconds).
 BUCKETS = (28, 36, 44, 52, 60, 72, 88, 104, 128, 160, 208)
 
@@ -101,7 +100,7 @@ class Composer:
     def __init__(self, corpus: Corpus, rng: np.random.Generator) -> None:
         self.corpus = corpus
         self.rng = rng
-        self.joined = 0.15  # share of clips replaced by words without grammar
+        self.joined = 0.2  # share of clips replaced by words without grammar
         self.by_language: dict[str, list[int]] = {}
 
     def index(self) -> None:
@@ -141,7 +140,7 @@ class Composer:
                 samples, timed = self._joined_words(clip.language)
             else:
                 samples, timed = clip.samples.astype(np.float32) / 32768, list(clip.words)
-            factor = float(rng.choice([1.0, rng.uniform(0.9, 1.12)]))
+            factor = rng.uniform(0.85, 1.2) if rng.random() < 0.7 else 1.0
             if factor != 1.0:
                 samples = soxr.resample(samples, RATE, RATE * factor, "LQ")
             shift = at / RATE
@@ -286,7 +285,6 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
                 )
             plans = composer.plan() if self.augment else [[n] for n in range(len(corpus.clips))]
             for plan in plans:
-                composer.joined = 0.15 if self.progress.value < LAST_PART else 0.05
                 take = composer.take(plan) if self.augment else plain(corpus, plan)
                 needed = len(take.samples) // ENCODER_FRAME + 1
                 if needed > BUCKETS[-1]:
@@ -317,7 +315,8 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
         mel = self.log_mel(torch.from_numpy(samples))
         if augmenter:
             for row in mel.numpy():
-                if rng.random() < share:
+                augmenter.another_throat(row)
+                if rng.random() < 2 * share:
                     augmenter.mask(row, MEL_MEAN)
         # Encoder frame k needs mel frames up to 8k; a last one, past the samples, would be cut off.
         targets, prompts = [], []
@@ -335,11 +334,9 @@ def distorted_share(progress: float) -> float:
     """Share of rows that are distorted, by the share of the run that is over.
 
     None at first: distortion from the start kept a deaf network deaf (letters at 1.6 nats a frame
-    after 475 steps; without it 1.4 after 200). Less in the last part, which is for clean calls.
+    after 475 steps; without it 1.4 after 200).
     """
-    if progress > LAST_PART:
-        return 0.3
-    return min(max((progress - 0.1) / 0.3, 0.0), 0.4)
+    return min(max((progress - 0.1) / 0.3, 0.0), 0.5)
 
 
 def plain(corpus: Corpus, plan: list[int]) -> Take:

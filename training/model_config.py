@@ -73,7 +73,7 @@ def build_config(tokenizer_dir: Path) -> dict[str, Any]:
             "conv_kernel_size": 9,
             "conv_norm_type": "layer_norm",
             "conv_context_size": "causal",
-            "dropout": 0.05,
+            "dropout": 0.1,
             "dropout_pre_encoder": 0.0,
             "dropout_emb": 0.0,
             "dropout_att": 0.0,

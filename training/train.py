@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from training.checkpoint import open_model, read_state, save_state
-from training.dataset import LAST_PART, Batch, Batches, Corpus
+from training.dataset import Batch, Batches, Corpus
 from training.evaluate import evaluate
 from training.features import LogMel
 from training.loss import path_loss, predictions, transducer_loss
@@ -170,7 +170,6 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         settings, model, progress = self.settings, self.model, self.progress
-        last = progress > LAST_PART
         for group in self.optimiser.param_groups:
             group["lr"] = settings.rate * self._schedule(progress)
         pick = torch.multinomial(torch.tensor(list(LOOKAHEAD_SHARES.values())), 1).item()
@@ -185,14 +184,14 @@ class Trainer:
             self.head(encoded).flatten(0, 1), batch.letters.flatten(), label_smoothing=0.02
         )
         encoded = add_prompt(model, encoded, batch.prompt)
-        written = predictions(model, batch, noise=0.02 if last else 0.05)
+        written = predictions(model, batch, noise=0.08)
         path, right = path_loss(
             model,
             encoded,
             written,
             batch,
             token_weight=1.0 + max(0.0, 1.0 - 2.0 * progress),
-            deaf=0.03 if last else 0.08 + 0.3 * max(0.0, 1.0 - 2.5 * progress),
+            deaf=0.08 + 0.3 * max(0.0, 1.0 - 2.5 * progress),
         )
         # First the encoder learns to hear letters; the path's loss takes over as it gets meaning.
         turn = min(1.0, progress * 10.0)

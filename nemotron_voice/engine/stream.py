@@ -49,7 +49,7 @@ RETRY_S = 4.0
 RETRY_CONFIDENCE = 0.4  # of its least sure token: below it, the sound was a cough or a chair
 SPEECH_LEVEL = 10 ** (-45 / 20)  # RMS of 80 ms, full scale 1: quieter is never called speech
 SPEECH_ABOVE_FLOOR = 10 ** (12 / 20)
-CUT_LEVEL = 10 ** (-24 / 20)  # of the loudest 80 ms before: the caller is still speaking
+CUT_LEVEL = 10 ** (-30 / 20)  # of the loudest 80 ms before: the caller is still speaking
 CUT_FRAMES = 2  # 160 ms, shorter than any voice activity detector's stop delay
 RECENT_FRAMES = 37  # 3 s
 
