@@ -1,7 +1,7 @@
 """Record the README's picture: `python scripts/record_demo.py docs/demo.svg`.
 
 Plays the first bundled calls at the speed of speech, as `nemotron-voice demo` does, into a
-recording terminal. Nothing in the picture is drawn by hand.
+recording console: the finals, not the interims that came before them. Nothing is drawn by hand.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CALLS = 2
 def main(picture: Path) -> None:
     """Play and write the picture."""
     console = Console(
-        record=True, force_terminal=True, width=104, file=io.StringIO(), color_system="truecolor"
+        record=True, force_terminal=False, width=104, file=io.StringIO(), color_system="truecolor"
     )
     screen.out = lambda: console
     with Engine.load("demo") as engine:
