@@ -54,7 +54,7 @@ async def text_of(
         waits.append(time.perf_counter() - began)
     stream.push(samples[at:])
     await stream.finish()
-    finals = [t.text async for t in stream if t.is_final]
+    finals = [t.text async for t in stream if t.is_final and t.text]
     return " ".join(finals), waits
 
 
