@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000
-_FIRST_CAPACITY = 2 * SAMPLE_RATE
+from nemotron_voice.resampler import MODEL_SAMPLE_RATE
+
+_FIRST_CAPACITY = 2 * MODEL_SAMPLE_RATE
 
 
 class AudioBuffer:

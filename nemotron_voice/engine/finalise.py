@@ -11,9 +11,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemotron_voice.transcript import Token, Transcript, WordSpan, make_transcript, read_tokens
+from nemotron_voice.transcript import (
+    FRAME_S,
+    Token,
+    Transcript,
+    WordSpan,
+    make_transcript,
+    read_tokens,
+)
 
-FRAME_S = 0.08
 MATCH_S = 0.64  # the fork and the stream may emit the same word this far apart
 SUBSTITUTE_S = 0.24  # another word that begins or ends this near is the same sound, heard anew
 CUT_S = 0.5  # of a caller cut off while speaking, the last word may have begun this long before

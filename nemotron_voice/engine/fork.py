@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nemotron_voice.model.features import FRAME_SAMPLES
+
 if TYPE_CHECKING:
     from nemotron_voice.model.network import Emission
     from nemotron_voice.model.state import StreamState
 
-FRAME_SAMPLES = 1280  # 80 ms at 16 kHz
 # The window of the chunk that makes encoder frames [n, n + c) is
 # [1280 n - PAST, 1280 (n + c) - SHORT): the analysis window is centred, and the subsampling causal.
 PAST_SAMPLES = 1321
 SHORT_SAMPLES = 1080
 
 # Frames of silence after the flush point. The look-ahead needs none beyond its chunk; these let
-# the tail out. Measured with benchmarks/flush.py; see docs/architecture.md.
+# the tail out: the demo writes a sentence's last mark and tag 0.41 s after its last word
+# (training/targets.py). Not measured on the real weights.
 TAIL_FRAMES = 6
 
 

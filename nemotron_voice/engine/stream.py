@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 
 from nemotron_voice.audio import StreamResampler, to_float
 from nemotron_voice.config import StreamOptions
-from nemotron_voice.engine.audio_buffer import SAMPLE_RATE, AudioBuffer
+from nemotron_voice.engine.audio_buffer import AudioBuffer
 from nemotron_voice.engine.events import Events
 from nemotron_voice.engine.finalise import Finaliser
 from nemotron_voice.engine.fork import (
-    FRAME_SAMPLES,
     PAST_SAMPLES,
     SHORT_SAMPLES,
     TAIL_FRAMES,
@@ -37,6 +36,8 @@ from nemotron_voice.engine.fork import (
 from nemotron_voice.engine.runner import Outcome, Work
 from nemotron_voice.engine.scheduler import Ready
 from nemotron_voice.errors import AudioOverflowError, NemotronVoiceError, StreamClosedError
+from nemotron_voice.model.features import FRAME_SAMPLES
+from nemotron_voice.resampler import MODEL_SAMPLE_RATE
 from nemotron_voice.transcript import Token, Transcript
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Stream:
 
     async def drained(self, max_buffered_s: float = 0.5) -> None:
         """Wait until less than `max_buffered_s` seconds of audio are undecoded."""
-        limit = int(max_buffered_s * SAMPLE_RATE)
+        limit = int(max_buffered_s * MODEL_SAMPLE_RATE)
         with self._lock:
             if self._closed or self._backlog() < limit:
                 return
@@ -180,11 +181,6 @@ class Stream:
         """Transcripts in order; ends after finish or aclose, raises if the stream failed."""
         return self._events
 
-    @property
-    def closed(self) -> bool:
-        """Whether the stream has ended and its slot is free."""
-        return self._closed
-
     def _check_open(self) -> None:
         if self._error is not None:
             raise StreamClosedError(
@@ -195,7 +191,7 @@ class Stream:
 
     def _check_room(self, samples: int) -> None:
         incoming_s = samples / self.options.sample_rate
-        buffered_s = self._backlog() / SAMPLE_RATE
+        buffered_s = self._backlog() / MODEL_SAMPLE_RATE
         if buffered_s + incoming_s > self.options.max_buffered_s:
             raise AudioOverflowError(
                 f"{buffered_s:.1f} s of audio are waiting and {incoming_s:.1f} s more would pass "
@@ -290,7 +286,7 @@ class Stream:
             self._host.offer(Ready(self, self._fork.lookahead, time.monotonic()))
         elif self._chunk_end() <= self._audio.end:
             self._queued = True
-            deadline = time.monotonic() + (self._lookahead + 1) * FRAME_SAMPLES / SAMPLE_RATE
+            deadline = time.monotonic() + (self._lookahead + 1) * FRAME_SAMPLES / MODEL_SAMPLE_RATE
             self._host.offer(Ready(self, self._lookahead, deadline))
         self._wake_drained()
 
@@ -361,7 +357,7 @@ class Stream:
         )
 
     def _retry_from(self, at: int) -> int:
-        return max(self._final_sample, at - int(RETRY_S * SAMPLE_RATE), self._audio.first, 0)
+        return max(self._final_sample, at - int(RETRY_S * MODEL_SAMPLE_RATE), self._audio.first, 0)
 
     def _speech_before(self, flush: _Flush) -> bool:
         levels = self._levels(self._retry_from(flush.at), flush.at)
@@ -392,13 +388,13 @@ class Stream:
     def _keep_audio(self) -> None:
         """Forget what neither the next chunk nor a flush can need any more."""
         decoded = FRAME_SAMPLES * self._frame - PAST_SAMPLES
-        self._audio.drop_before(max(0, decoded - int(RETRY_S * SAMPLE_RATE)))
+        self._audio.drop_before(max(0, decoded - int(RETRY_S * MODEL_SAMPLE_RATE)))
 
     # ---- events and the end
 
     def _publish(self, transcripts: list[Transcript]) -> None:
         for transcript in transcripts:
-            self._final_sample = max(self._final_sample, round(transcript.end * SAMPLE_RATE))
+            self._final_sample = max(self._final_sample, round(transcript.end * MODEL_SAMPLE_RATE))
             if transcript.text or transcript.flush_id is not None:
                 self._events.put(transcript)
 

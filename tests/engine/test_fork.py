@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nemotron_voice.engine.audio_buffer import AudioBuffer
-from nemotron_voice.engine.fork import FRAME_SAMPLES, Fork, window_bounds
-from nemotron_voice.model.network import window_samples
+from nemotron_voice.engine.fork import Fork, window_bounds
+from nemotron_voice.model.features import FRAME_SAMPLES, window_samples
 
 LOOKAHEADS = (0, 1, 3, 6, 13)
 
