@@ -100,7 +100,7 @@ class Composer:
     def __init__(self, corpus: Corpus, rng: np.random.Generator) -> None:
         self.corpus = corpus
         self.rng = rng
-        self.joined = 0.2  # share of clips replaced by words without grammar
+        self.joined = joined_share(0.0)
         self.by_language: dict[str, list[int]] = {}
 
     def index(self) -> None:
@@ -277,6 +277,7 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
         waiting: dict[int, list[Take]] = {size: [] for size in BUCKETS}
         while True:
             corpus.refresh()
+            composer.joined = joined_share(self.progress.value)
             del corpus.clips[self.limit or len(corpus.clips) :]
             composer.index()
             if augmenter is not None:
@@ -336,7 +337,12 @@ def distorted_share(progress: float) -> float:
     None at first: distortion from the start kept a deaf network deaf (letters at 1.6 nats a frame
     after 475 steps; without it 1.4 after 200).
     """
-    return min(max((progress - 0.1) / 0.3, 0.0), 0.5)
+    return min(max((progress - 0.1) / 0.3, 0.0), 0.4)
+
+
+def joined_share(progress: float) -> float:
+    """Share of clips replaced by words without grammar: fewer as the network learns to listen."""
+    return 0.2 - 0.15 * progress
 
 
 def plain(corpus: Corpus, plan: list[int]) -> Take:

@@ -134,6 +134,32 @@ class LockedDropout(nn.Module):
         return x * (torch.rand(shape, device=x.device) < keep).to(x.dtype).div(keep)
 
 
+def unmasked_front(layers: nn.Sequential) -> nn.Sequential:
+    """NeMo's subsampling convolutions for training on a CPU: the same modules and weights.
+
+    Every row of a batch is full, so nothing is masked; and with channels last in fp32, oneDNN's
+    gradient of a depthwise convolution takes a quarter of its time with channels first in bf16
+    (80 against 320 ms for 10 rows of 4 s, measured).
+    """
+    from nemo.collections.asr.parts.submodules.subsampling import MaskedConvSequential
+
+    class UnmaskedFront(MaskedConvSequential):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[Any, torch.Tensor]:
+            if not self.training:
+                masked: tuple[Any, torch.Tensor] = super().forward(x, lengths)
+                return masked
+            with torch.autocast(x.device.type, enabled=False):
+                # A tensor of one channel has no order of channels: the weights bring it in.
+                x = x.float().unsqueeze(1)
+                for layer in self:
+                    x = layer(x)
+            return x, torch.full_like(lengths, x.shape[2])
+
+    for layer in layers:
+        layer.to(memory_format=torch.channels_last)
+    return UnmaskedFront(*layers)
+
+
 def build_model(tokenizer_dir: Path, *, seed: int = 0) -> Any:
     """The NeMo model with initial weights."""
     import logging
@@ -149,6 +175,7 @@ def build_model(tokenizer_dir: Path, *, seed: int = 0) -> Any:
         cfg=OmegaConf.create(build_config(tokenizer_dir)), trainer=None
     )
     initialise(model)
+    model.encoder.pre_encode.conv = unmasked_front(model.encoder.pre_encode.conv)
     for module in list(model.encoder.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):

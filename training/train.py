@@ -89,7 +89,7 @@ class Trainer:
         self.blank = self.model.joint.num_classes_with_blank - 1
         self.parameters = [*self.model.parameters(), *self.head.parameters()]
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=settings.rate, betas=(0.9, 0.98), weight_decay=1e-3
+            self.parameters, lr=settings.rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True
         )
         self.step = 0
         self.clock = Clock()
@@ -184,14 +184,14 @@ class Trainer:
             self.head(encoded).flatten(0, 1), batch.letters.flatten(), label_smoothing=0.02
         )
         encoded = add_prompt(model, encoded, batch.prompt)
-        written = predictions(model, batch, noise=0.08)
+        written = predictions(model, batch, noise=0.1)
         path, right = path_loss(
             model,
             encoded,
             written,
             batch,
             token_weight=1.0 + max(0.0, 1.0 - 2.0 * progress),
-            deaf=0.08 + 0.3 * max(0.0, 1.0 - 2.5 * progress),
+            deaf=0.12 + 0.25 * max(0.0, 1.0 - 2.5 * progress),
         )
         # First the encoder learns to hear letters; the path's loss takes over as it gets meaning.
         turn = min(1.0, progress * 10.0)
@@ -224,9 +224,9 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         keep = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
-        for mean, value in pairs:
-            mean.lerp_(value, 1.0 - keep)
+        torch._foreach_lerp_(
+            list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - keep
+        )
 
     def _print_variation(self, batch: Batch) -> None:
         for name, (over_clips, size) in stage_variation(self.model, batch.mel).items():

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 NATIVE = {
     "en-US": (
         "af_heart", "af_aoede", "af_kore", "af_sarah", "af_alloy", "af_nova", "af_sky",
-        "af_jessica", "am_fenrir", "am_puck", "am_onyx", "am_echo", "am_liam", "bf_emma",
-        "bm_george", "bm_fable",
+        "af_jessica", "af_river", "am_fenrir", "am_puck", "am_onyx", "am_echo", "am_liam",
+        "am_adam", "am_eric", "bf_emma", "bf_alice", "bf_lily", "bm_george", "bm_fable",
+        "bm_daniel",
     ),
     "es-ES": ("ef_dora", "em_santa"),
     "fr-FR": ("ff_siwis",),
@@ -27,8 +28,10 @@ NATIVE = {
 # Partners for mixes in any language.
 PARTNERS = (
     "af_heart", "af_aoede", "af_kore", "af_sarah", "af_alloy", "af_nova", "am_fenrir", "am_puck",
-    "am_onyx", "am_echo", "am_liam", "bf_emma", "bm_george", "bm_fable", "hf_alpha", "hm_omega",
-    "hm_psi", "if_sara", "ef_dora", "ff_siwis", "pf_dora", "am_fenrir", "am_puck", "bm_george",
+    "am_onyx", "am_echo", "am_liam", "am_adam", "am_eric", "am_santa", "af_river", "bf_emma",
+    "bf_alice", "bf_lily", "bm_george", "bm_fable", "bm_daniel", "hf_alpha", "hf_beta",
+    "hm_omega", "hm_psi", "if_sara", "ef_dora", "ff_siwis", "pf_dora", "em_santa", "pm_santa",
+    "jf_nezumi", "jm_kumo", "zf_xiaoyi", "zm_yunxi", "zm_yunyang",
 )  # fmt: skip
 # Never trained on in any mix: test, dev and demo speakers are made of them.
 HELD_OUT = {
