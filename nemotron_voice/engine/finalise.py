@@ -1,8 +1,9 @@
 """What a stream has said for good, and what is still provisional. Pure: no threads, no clock.
 
-Tokens of the stream itself are never taken back. A flush adds the tokens of a fork, which heard
-silence where the caller may go on; its words are final at once, and when the stream itself decodes
-the same audio later, they are matched off (same word, same place) before anything new is shown.
+Tokens of the stream itself are never taken back. A flush in a pause adds the tokens of a fork,
+which heard silence where the caller may go on; its words are final at once, and when the stream
+itself decodes the same audio later, they are matched off (same word, same place) before anything
+new is shown. A flush in the middle of speech finalises what the stream has completed by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from nemotron_voice.transcript import (
 
 MATCH_S = 0.64  # the fork and the stream may emit the same word this far apart
 SUBSTITUTE_S = 0.24  # another word that begins or ends this near is the same sound, heard anew
-CUT_S = 0.5  # of a caller cut off while speaking, the last word may have begun this long before
 SETTLED_FRAMES = 10  # 0.8 s without a token: the last word is complete
 GHOST_LIFE_S = 2.0  # after that the stream won't emit the word any more
 MAX_PENDING_TOKENS = 512  # tokens waiting for a flush: about two minutes of fast speech
@@ -71,7 +71,7 @@ class Finaliser:
         self._ghosts: list[_Ghost] = []
         self._frame = 0  # encoder frames decoded by the stream
         self._flush_s = 0.0  # audio up to here has been answered by a flush
-        self._held_flush: int | None = None  # the flush that left a cut word to come
+        self._held_flush: int | None = None  # the flush that left words to come
         self._carried: str | None = None  # the last language that was sure
         self._revision = 0
         self._shown: tuple[str, ...] = ()
@@ -89,11 +89,11 @@ class Finaliser:
         words = self._new_words()
         finals = []
         if count := self._due(words):
-            finals.append(self._finalise_own(words[:count]))
+            finals.append(self._finalise_own(words[:count], self._held_flush))
         elif len(self._tokens) > MAX_PENDING_TOKENS:
             complete = words if self._settled else words[:-1]
             if complete:
-                finals.append(self._finalise_own(complete))
+                finals.append(self._finalise_own(complete, self._held_flush))
             else:  # nothing but tags, or one endless word
                 del self._tokens[: -MAX_PENDING_TOKENS // 2]
         return finals
@@ -114,33 +114,22 @@ class Finaliser:
         words = read_tokens([*self._tokens, *tail]).words
         return any(new for _, new in self._statuses(words)[0])
 
-    def flush(
-        self, tail: Sequence[Token], flush_frame: float, flush_id: int, *, cut: bool
-    ) -> Transcript:
-        """Finalise the pending words together with a fork's.
+    def flush(self, tail: Sequence[Token], flush_frame: float, flush_id: int) -> Transcript:
+        """Finalise the pending words together with a fork's: the caller has stopped.
 
         Args:
             tail: the fork's tokens.
             flush_frame: the flush point, in encoder frames since the stream began.
             flush_id: the flush that is answered.
-            cut: speech goes on right up to the flush point. The last word may be half a word
-                then, so it is left for the stream to complete: neither is half a word final, nor
-                the whole word repeated after its half.
         """
         own = len(self._tokens)
         reading = read_tokens([*self._tokens, *tail])
         statuses, uses = self._statuses(reading.words)
-        flush_s = flush_frame * FRAME_S
-        held = bool(
-            cut and statuses and statuses[-1][1] and reading.words[-1].end > flush_s - CUT_S
-        )
-        if held:
-            statuses, uses = statuses[:-1], uses[:-1]
-        self._flush_s = max(self._flush_s, flush_s)
+        self._flush_s = max(self._flush_s, flush_frame * FRAME_S)
         transcript = self._transcript(
             [word for word, is_new in statuses if is_new], is_final=True, flush_id=flush_id
         )
-        if reading.last_tag and not held:
+        if reading.last_tag:
             self._carried = reading.last_tag
 
         # What the stream has completed by itself is done with. The rest is final on the fork's
@@ -153,7 +142,25 @@ class Finaliser:
         ]
         self._ghosts = unseen + self._ghosts[uses[-1] if uses else 0 :]
         del self._tokens[:open_from]
-        self._held_flush = flush_id if held else None
+        self._held_flush = None
+        self._shown = ()
+        return transcript
+
+    def flush_mid_speech(self, flush_id: int) -> Transcript:
+        """Finalise the words that the stream has completed: the caller is still speaking.
+
+        What a fork makes of half a word, or of a word without what follows, is often another word
+        than the stream's later one. Both would be final. So the rest is left to the stream, and
+        comes with the next final, or by itself once no more tokens follow.
+        """
+        words = self._new_words()
+        if words and words[-1].continues and not self._settled:
+            words.pop()
+        if words:
+            transcript = self._finalise_own(words, flush_id)
+        else:
+            transcript = self._transcript([], is_final=True, flush_id=flush_id)
+        self._held_flush = flush_id
         self._shown = ()
         return transcript
 
@@ -239,8 +246,8 @@ class Finaliser:
                 due = place + 1
         return due
 
-    def _finalise_own(self, words: Sequence[WordSpan]) -> Transcript:
-        flush_id, self._held_flush = self._held_flush, None
+    def _finalise_own(self, words: Sequence[WordSpan], flush_id: int | None) -> Transcript:
+        self._held_flush = None
         transcript = self._transcript(words, is_final=True, flush_id=flush_id)
         del self._tokens[: words[-1].last + 1]
         self._shown = ()

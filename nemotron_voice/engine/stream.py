@@ -50,8 +50,8 @@ RETRY_S = 4.0
 RETRY_CONFIDENCE = 0.4  # of its least sure token: below it, the sound was a cough or a chair
 SPEECH_LEVEL = 10 ** (-45 / 20)  # RMS of 80 ms, full scale 1: quieter is never called speech
 SPEECH_ABOVE_FLOOR = 10 ** (12 / 20)
-CUT_LEVEL = 10 ** (-30 / 20)  # of the loudest 80 ms before: the caller is still speaking
-CUT_FRAMES = 2  # 160 ms, shorter than any voice activity detector's stop delay
+SPEAKING_LEVEL = 10 ** (-30 / 20)  # of the loudest 80 ms before: the caller is still speaking
+SPEAKING_FRAMES = 2  # 160 ms, shorter than any voice activity detector's stop delay
 RECENT_FRAMES = 37  # 3 s
 
 
@@ -221,7 +221,7 @@ class Stream:
         except TimeoutError:
             with self._lock:
                 if not flush.answer.done():  # answered by what is known; the rest comes later
-                    self._finish_flush(flush, [], cut=True)
+                    self._answer_flush(flush, self._finaliser.flush_mid_speech(flush.flush_id))
             return flush.answer.result()
 
     # ---- the device thread's side
@@ -305,6 +305,9 @@ class Stream:
                 self._lookahead = self._lookahead if mark.lookahead is None else mark.lookahead
             elif mark.answer.done():  # answered at its deadline
                 self._marks.popleft()
+            elif not mark.last and self._is_speaking(mark.at):
+                self._marks.popleft()
+                self._answer_flush(mark, self._finaliser.flush_mid_speech(mark.flush_id))
             else:
                 self._fork = self._begin_fork(mark)
 
@@ -326,13 +329,11 @@ class Stream:
         self._fork = None
         self._marks.popleft()
         if not flush.answer.done():
-            self._finish_flush(flush, tokens, cut=not flush.last and self._is_cut(flush.at))
+            self._final_sample = flush.at
+            frame = flush.at / FRAME_SAMPLES
+            self._answer_flush(flush, self._finaliser.flush(tokens, frame, flush.flush_id))
 
-    def _finish_flush(self, flush: _Flush, tokens: list[Token], *, cut: bool) -> None:
-        transcript = self._finaliser.flush(
-            tokens, flush.at / FRAME_SAMPLES, flush.flush_id, cut=cut
-        )
-        self._final_sample = flush.at
+    def _answer_flush(self, flush: _Flush, transcript: Transcript) -> None:
         self._publish([transcript])
         flush.answer.set_result(transcript)
 
@@ -366,15 +367,16 @@ class Stream:
         loudest = float(np.partition(levels, -2)[-2])  # two frames: a click isn't speech
         return loudest > max(SPEECH_LEVEL, SPEECH_ABOVE_FLOOR * float(levels.min()))
 
-    def _is_cut(self, at: int) -> bool:
+    def _is_speaking(self, at: int) -> bool:
+        """Whether speech goes on right up to a flush point."""
         start = max(self._audio.first, at - RECENT_FRAMES * FRAME_SAMPLES)
         levels = self._levels(start, at)
-        if levels.size <= CUT_FRAMES:
+        if levels.size <= SPEAKING_FRAMES:
             return False
         floor, loudest = float(np.percentile(levels, 10)), float(levels.max())
         # In noise, halfway (in dB) between the floor and the speech.
-        speech = max(CUT_LEVEL * loudest, (floor * loudest) ** 0.5)
-        return bool(levels[-CUT_FRAMES:].max() > speech)
+        speech = max(SPEAKING_LEVEL * loudest, (floor * loudest) ** 0.5)
+        return bool(levels[-SPEAKING_FRAMES:].max() > speech)
 
     def _levels(self, start: int, stop: int) -> NDArray[np.float32]:
         """RMS of each whole 80 ms that ends at `stop`, oldest first."""

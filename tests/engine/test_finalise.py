@@ -25,7 +25,7 @@ def auto() -> Finaliser:
 def test_a_flush_at_a_pause_finalises_the_tail_and_the_stream_does_not_repeat_it() -> None:
     finaliser = auto()
     finaliser.add(spoken("a table for", 10), 20)
-    final = finaliser.flush(spoken("four. <en-US>", 22), 26.0, 0, cut=False)
+    final = finaliser.flush(spoken("four. <en-US>", 22), 26.0, 0)
     assert final.text == "a table for four."
     assert final.is_final
     assert (final.language, final.language_source) == ("en-US", "tag")
@@ -35,32 +35,32 @@ def test_a_flush_at_a_pause_finalises_the_tail_and_the_stream_does_not_repeat_it
     assert finaliser.interim() is None
     finaliser.add([], 60)
     assert finaliser.interim() is None
-    assert finaliser.flush([], 64.0, 1, cut=False).text == ""
+    assert finaliser.flush([], 64.0, 1).text == ""
 
 
 def test_a_caller_who_goes_on_loses_no_word_and_repeats_none() -> None:
     finaliser = auto()
     finaliser.add(spoken("at seven", 10), 20)
-    assert finaliser.flush(spoken("thirty.", 22), 26.0, 0, cut=False).text == "at seven thirty."
+    assert finaliser.flush(spoken("thirty.", 22), 26.0, 0).text == "at seven thirty."
     finaliser.add(spoken("thirty please", 23, step=12), 40)
     interim = finaliser.interim()
     assert interim is not None
     assert interim.text == "please"
-    assert finaliser.flush([], 44.0, 1, cut=False).text == "please"
+    assert finaliser.flush([], 44.0, 1).text == "please"
 
 
 def test_a_word_said_twice_is_heard_twice() -> None:
     finaliser = auto()
     finaliser.add(spoken("two", 10), 12)
-    assert finaliser.flush([], 14.0, 0, cut=False).text == "two"
+    assert finaliser.flush([], 14.0, 0).text == "two"
     finaliser.add(spoken("two", 20), 24)
-    assert finaliser.flush([], 26.0, 1, cut=False).text == "two"
+    assert finaliser.flush([], 26.0, 1).text == "two"
 
 
 def test_a_word_that_the_fork_completed_from_its_first_piece_is_matched_whole() -> None:
     finaliser = auto()
     finaliser.add([Token("▁thir", 10, 0.9)], 12)
-    assert finaliser.flush([Token("ty.", 13, 0.9)], 15.0, 0, cut=False).text == "thirty."
+    assert finaliser.flush([Token("ty.", 13, 0.9)], 15.0, 0).text == "thirty."
     finaliser.add([Token("t", 13, 0.9)], 14)
     assert finaliser.interim() is None
     finaliser.add([Token("y", 14, 0.9)], 15)
@@ -70,37 +70,35 @@ def test_a_word_that_the_fork_completed_from_its_first_piece_is_matched_whole() 
     assert interim.text == "five"
 
 
-def test_a_word_cut_in_half_waits_for_the_stream_to_complete_it() -> None:
+def test_mid_speech_only_what_the_stream_has_completed_is_final() -> None:
     finaliser = auto()
-    finaliser.add(spoken("a table for", 10), 20)
-    final = finaliser.flush(spoken("set.", 24), 24.0, 0, cut=True)
-    assert final.text == "a table for"
-    finals = finaliser.add(spoken("seven", 27), 30)
-    assert finals == []
-    assert finaliser.flush([], 40.0, 1, cut=False).text == "seven"
+    finaliser.add(spoken("a table for", 10), 14)
+    assert finaliser.flush_mid_speech(0).text == "a table"
+    assert finaliser.add([*spoken("ty", 15), *spoken("people", 18)], 20) == []
+    assert finaliser.flush([], 40.0, 1).text == "for ty people"
 
 
 def test_a_word_left_by_a_flush_comes_on_its_own_when_nothing_follows() -> None:
     finaliser = auto()
     finaliser.add(spoken("yes", 10), 12)
-    assert finaliser.flush([], 10.5, 4, cut=True).text == ""
+    assert finaliser.flush_mid_speech(4).text == ""
     assert finaliser.add([], 16) == []
     (late,) = finaliser.add([], 24)
     assert (late.text, late.flush_id, late.is_final) == ("yes", 4, True)
-    assert finaliser.flush([], 30.0, 5, cut=False).text == ""
+    assert finaliser.flush([], 30.0, 5).text == ""
 
 
 def test_another_reading_of_the_same_sound_is_not_said_beside_the_first() -> None:
     finaliser = auto()
     finaliser.add(spoken("at", 10), 12)
-    assert finaliser.flush(spoken("sixteen.", 18), 21.0, 0, cut=False).text == "at sixteen."
+    assert finaliser.flush(spoken("sixteen.", 18), 21.0, 0).text == "at sixteen."
     finaliser.add(spoken("sixty", 19), 30)
     assert finaliser.interim() is None
 
 
 def test_a_word_that_the_stream_completes_otherwise_is_not_said_beside_its_half() -> None:
     finaliser = auto()
-    assert finaliser.flush([Token("▁Acpe.", 20, 0.9)], 21.0, 0, cut=False).text == "Acpe."
+    assert finaliser.flush([Token("▁Acpe.", 20, 0.9)], 21.0, 0).text == "Acpe."
     finaliser.add([Token("▁Acpe", 20, 0.9), Token("as", 25, 0.9)], 28)
     finaliser.add(spoken("em", 29), 30)
     interim = finaliser.interim()
@@ -111,14 +109,14 @@ def test_a_word_that_the_stream_completes_otherwise_is_not_said_beside_its_half(
 def test_pieces_of_a_word_in_the_making_wait_with_it() -> None:
     finaliser = auto()
     finaliser.add([*spoken("ho", 10), Token("▁reserv", 17, 0.9)], 20)
-    assert finaliser.flush([], 21.0, 0, cut=True).text == "ho"
+    assert finaliser.flush_mid_speech(0).text == "ho"
     finaliser.add([Token("a", 22, 0.9)], 24)
-    assert finaliser.flush([], 40.0, 1, cut=False).text == "reserva"
+    assert finaliser.flush([], 40.0, 1).text == "reserva"
 
 
 def test_a_new_word_right_after_the_flush_is_not_taken_for_the_old_sound() -> None:
     finaliser = auto()
-    assert finaliser.flush(spoken("seven", 20), 21.0, 0, cut=False).text == "seven"
+    assert finaliser.flush(spoken("seven", 20), 21.0, 0).text == "seven"
     finaliser.add(spoken("thirty", 24), 28)
     interim = finaliser.interim()
     assert interim is not None
@@ -128,20 +126,20 @@ def test_a_new_word_right_after_the_flush_is_not_taken_for_the_old_sound() -> No
 def test_punctuation_and_tags_of_what_is_final_open_no_new_turn() -> None:
     finaliser = auto()
     finaliser.add(spoken("thanks", 10), 12)
-    finaliser.flush(spoken(". <en-US>", 14), 16.0, 0, cut=False)
+    finaliser.flush(spoken(". <en-US>", 14), 16.0, 0)
     finaliser.add([Token(".", 15, 0.9)], 18)
     assert finaliser.interim() is None
     finaliser.add(spoken("<en-US>", 19), 20)
     assert finaliser.interim() is None
     assert finaliser.add([], 60) == []
     assert finaliser.interim() is None
-    assert finaliser.flush([], 62.0, 1, cut=False).text == ""
+    assert finaliser.flush([], 62.0, 1).text == ""
 
 
 def test_the_last_sure_language_is_carried_and_said_to_be() -> None:
     finaliser = auto()
     finaliser.add(spoken("hola. <es-ES>", 10), 16)
-    first = finaliser.flush([], 18.0, 0, cut=False)
+    first = finaliser.flush([], 18.0, 0)
     assert (first.language, first.language_source) == ("es-ES", "tag")
     finaliser.add(spoken("una mesa", 30), 40)
     interim = finaliser.interim()
@@ -154,12 +152,12 @@ def test_a_tag_spelled_over_a_flush_leaks_into_no_text() -> None:
     pieces = ["▁Bonġu.", "▁", "<", "m", "t", "-", "M", "T", ">"]
     tokens = [Token(piece, 10 + place, 0.9) for place, piece in enumerate(pieces)]
     finaliser.add(tokens[:5], 15)
-    final = finaliser.flush([], 16.0, 0, cut=False)
+    final = finaliser.flush([], 16.0, 0)
     assert final.text == "Bonġu."
     finaliser.add(tokens[5:], 20)
     assert finaliser.interim() is None
     finaliser.add([], 60)
-    assert finaliser.flush([], 62.0, 1, cut=False).text == ""
+    assert finaliser.flush([], 62.0, 1).text == ""
 
 
 def test_sentences_are_final_without_a_flush_when_asked_for() -> None:
@@ -186,5 +184,5 @@ def test_what_waits_for_a_flush_is_bounded_and_not_lost() -> None:
         for final in finaliser.add([Token(f"▁w{word}", 4 * word, 0.9)], 4 * word + 1):
             said += final.text.split()
         assert len(finaliser._tokens) <= MAX_PENDING_TOKENS + 1
-    said += finaliser.flush([], 1e6, 0, cut=False).text.split()
+    said += finaliser.flush([], 1e6, 0).text.split()
     assert said == [f"w{word}" for word in range(3 * MAX_PENDING_TOKENS)]
