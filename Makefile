@@ -69,7 +69,7 @@ $(STAMPS)/core: $(VENV)/bin/python $(REQUIREMENTS)
 
 $(STAMPS)/dev: $(STAMPS)/core
 	@echo "installing what the tests need" >&2
-	@$(PIP) install -c constraints.txt -e ".[dev]"
+	@$(PIP) install -c constraints.txt -e ".[dev,pipecat]"
 	@touch $@
 
 $(STAMPS)/reference: $(STAMPS)/dev

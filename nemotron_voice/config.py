@@ -19,6 +19,7 @@ from nemotron_voice.errors import (
     UnsupportedSampleRateError,
 )
 
+DEFAULT_MODEL: Final = "nvidia/nemotron-3.5-asr-streaming-0.6b"
 FRAME_MS: Final = 80
 LATENCIES_MS: Final = (80, 160, 320, 560, 1120)
 MIN_SAMPLE_RATE: Final = 8_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final, Literal
@@ -21,6 +21,7 @@ __all__ = [
     "join_words",
     "make_transcript",
     "read_tokens",
+    "select_words",
 ]
 
 FRAME_S: Final = 0.08  # one encoder frame: the grid of all times
@@ -231,6 +232,38 @@ def make_transcript(
         confidence=sum(word.confidence for word in words) / len(words) if words else None,
         flush_id=flush_id,
         revision=revision,
+    )
+
+
+def select_words(transcript: Transcript, keep: Callable[[Word], bool]) -> Transcript:
+    """The transcript without the words that `keep` refuses; itself where it refuses none."""
+    kept = [word for word in transcript.words if keep(word)]
+    if len(kept) == len(transcript.words):
+        return transcript
+    pieces: list[tuple[Word, str]] = []  # with the space that stands before each
+    at = 0
+    for word in transcript.words:
+        end = transcript.text.index(word.text, at) + len(word.text)
+        if word in kept:
+            pieces.append((word, transcript.text[at:end]))
+        at = end
+    letters: dict[str | None, int] = {}
+    runs: list[LanguageRun] = []
+    for word, text in pieces:
+        letters[word.language] = letters.get(word.language, 0) + len(word.text)
+        if runs and runs[-1].language == word.language:
+            runs[-1] = replace(runs[-1], text=runs[-1].text + text, end=word.end)
+        else:
+            runs.append(LanguageRun(word.language, text.strip(), word.start, word.end))
+    return replace(
+        transcript,
+        text="".join(text for _, text in pieces).strip(),
+        language=max(letters, key=letters.__getitem__, default=transcript.language),
+        languages=tuple(runs),
+        words=tuple(kept),
+        start=kept[0].start if kept else transcript.start,
+        end=kept[-1].end if kept else transcript.end,
+        confidence=sum(word.confidence for word in kept) / len(kept) if kept else None,
     )
 
 

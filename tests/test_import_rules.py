@@ -18,7 +18,7 @@ FLOORS = (
     {"errors"},
     {"languages", "resampler"},
     {"config", "language_tags"},
-    {"audio", "transcript", "language_switch"},
+    {"audio", "transcript", "language_switch", "replay"},
     {"model"},
     {"recognizer"},
     {"protocol"},

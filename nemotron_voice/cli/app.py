@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from nemotron_voice import __version__
 from nemotron_voice.cli import screen
-from nemotron_voice.config import LATENCIES_MS, StreamOptions
+from nemotron_voice.config import DEFAULT_MODEL, LATENCIES_MS, StreamOptions
 from nemotron_voice.errors import (
     ConfigurationError,
     ModelNotFoundError,
@@ -22,7 +22,6 @@ from nemotron_voice.errors import (
 if TYPE_CHECKING:
     from nemotron_voice.engine import Engine
 
-DEFAULT_MODEL = "nvidia/nemotron-3.5-asr-streaming-0.6b"
 FAILURE, USAGE = 1, 2  # exit codes
 
 

@@ -19,7 +19,13 @@ import torch
 
 from nemotron_voice import languages as language_table
 from nemotron_voice.audio import read_file
-from nemotron_voice.config import FRAME_MS, EngineOptions, StreamOptions, lookahead_of
+from nemotron_voice.config import (
+    DEFAULT_MODEL,
+    FRAME_MS,
+    EngineOptions,
+    StreamOptions,
+    lookahead_of,
+)
 from nemotron_voice.engine.runner import Runner
 from nemotron_voice.engine.scheduler import Ready, Scheduler
 from nemotron_voice.engine.slots import Slots
@@ -39,8 +45,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-DEFAULT_MODEL = "nvidia/nemotron-3.5-asr-streaming-0.6b"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from nemotron_voice.transcript import (
 
 MATCH_S = 0.64  # the fork and the stream may emit the same word this far apart
 SUBSTITUTE_S = 0.24  # another word that begins or ends this near is the same sound, heard anew
+HELD_S = 0.5  # words said before a flush point are emitted this long after it, at the latest
 SETTLED_FRAMES = 10  # 0.8 s without a token: the last word is complete
 GHOST_LIFE_S = 2.0  # after that the stream won't emit the word any more
 MAX_PENDING_TOKENS = 512  # tokens waiting for a flush: about two minutes of fast speech
@@ -37,6 +38,14 @@ class _Ghost:
     form: str
     start: float
     end: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A flush in mid-speech: the words up to it that the stream hadn't completed are due."""
+
+    flush_id: int
+    until_s: float  # words that begin later belong to what is said after the flush
 
 
 def _first_open(words: Sequence[WordSpan], own: int) -> int:
@@ -71,7 +80,7 @@ class Finaliser:
         self._ghosts: list[_Ghost] = []
         self._frame = 0  # encoder frames decoded by the stream
         self._flush_s = 0.0  # audio up to here has been answered by a flush
-        self._held_flush: int | None = None  # the flush that left words to come
+        self._held: _Held | None = None  # the flush that left words to come
         self._carried: str | None = None  # the last language that was sure
         self._revision = 0
         self._shown: tuple[str, ...] = ()
@@ -87,13 +96,16 @@ class Finaliser:
         self._frame = frame
         self._match_off()
         words = self._new_words()
+        if self._held and words and words[-1].start > self._held.until_s:
+            self._held = None  # the caller went on: the next flush brings them
+        held_flush = self._held.flush_id if self._held else None
         finals = []
         if count := self._due(words):
-            finals.append(self._finalise_own(words[:count], self._held_flush))
+            finals.append(self._finalise_own(words[:count], held_flush))
         elif len(self._tokens) > MAX_PENDING_TOKENS:
             complete = words if self._settled else words[:-1]
             if complete:
-                finals.append(self._finalise_own(complete, self._held_flush))
+                finals.append(self._finalise_own(complete, held_flush))
             else:  # nothing but tags, or one endless word
                 del self._tokens[: -MAX_PENDING_TOKENS // 2]
         return finals
@@ -142,25 +154,29 @@ class Finaliser:
         ]
         self._ghosts = unseen + self._ghosts[uses[-1] if uses else 0 :]
         del self._tokens[:open_from]
-        self._held_flush = None
+        self._held = None
         self._shown = ()
         return transcript
 
-    def flush_mid_speech(self, flush_id: int) -> Transcript:
+    def flush_mid_speech(self, flush_frame: float, flush_id: int) -> Transcript:
         """Finalise the words that the stream has completed: the caller is still speaking.
 
         What a fork makes of half a word, or of a word without what follows, is often another word
         than the stream's later one. Both would be final. So the rest is left to the stream, and
-        comes with the next final, or by itself once no more tokens follow.
+        comes with the next final, or by itself when nothing follows.
+
+        Args:
+            flush_frame: the flush point, in encoder frames since the stream began.
+            flush_id: the flush that is answered.
         """
         words = self._new_words()
-        if words and words[-1].continues and not self._settled:
+        if words and words[-1].continues:
             words.pop()
         if words:
             transcript = self._finalise_own(words, flush_id)
         else:
             transcript = self._transcript([], is_final=True, flush_id=flush_id)
-        self._held_flush = flush_id
+        self._held = _Held(flush_id, flush_frame * FRAME_S + HELD_S)
         self._shown = ()
         return transcript
 
@@ -233,7 +249,7 @@ class Finaliser:
 
     def _due(self, words: Sequence[WordSpan]) -> int:
         """How many of the new words are final without waiting for a flush."""
-        if self._held_flush is not None and words and self._settled:
+        if self._held and words and self._settled:
             return len(words)
         if not self._by_sentence:
             return 0
@@ -247,7 +263,7 @@ class Finaliser:
         return due
 
     def _finalise_own(self, words: Sequence[WordSpan], flush_id: int | None) -> Transcript:
-        self._held_flush = None
+        self._held = None
         transcript = self._transcript(words, is_final=True, flush_id=flush_id)
         del self._tokens[: words[-1].last + 1]
         self._shown = ()

@@ -221,7 +221,7 @@ class Stream:
         except TimeoutError:
             with self._lock:
                 if not flush.answer.done():  # answered by what is known; the rest comes later
-                    self._answer_flush(flush, self._finaliser.flush_mid_speech(flush.flush_id))
+                    self._answer_mid_speech(flush)
             return flush.answer.result()
 
     # ---- the device thread's side
@@ -307,7 +307,7 @@ class Stream:
                 self._marks.popleft()
             elif not mark.last and self._is_speaking(mark.at):
                 self._marks.popleft()
-                self._answer_flush(mark, self._finaliser.flush_mid_speech(mark.flush_id))
+                self._answer_mid_speech(mark)
             else:
                 self._fork = self._begin_fork(mark)
 
@@ -332,6 +332,10 @@ class Stream:
             self._final_sample = flush.at
             frame = flush.at / FRAME_SAMPLES
             self._answer_flush(flush, self._finaliser.flush(tokens, frame, flush.flush_id))
+
+    def _answer_mid_speech(self, flush: _Flush) -> None:
+        frame = flush.at / FRAME_SAMPLES
+        self._answer_flush(flush, self._finaliser.flush_mid_speech(frame, flush.flush_id))
 
     def _answer_flush(self, flush: _Flush, transcript: Transcript) -> None:
         self._publish([transcript])

@@ -73,7 +73,7 @@ def test_a_word_that_the_fork_completed_from_its_first_piece_is_matched_whole() 
 def test_mid_speech_only_what_the_stream_has_completed_is_final() -> None:
     finaliser = auto()
     finaliser.add(spoken("a table for", 10), 14)
-    assert finaliser.flush_mid_speech(0).text == "a table"
+    assert finaliser.flush_mid_speech(14.0, 0).text == "a table"
     assert finaliser.add([*spoken("ty", 15), *spoken("people", 18)], 20) == []
     assert finaliser.flush([], 40.0, 1).text == "for ty people"
 
@@ -81,11 +81,21 @@ def test_mid_speech_only_what_the_stream_has_completed_is_final() -> None:
 def test_a_word_left_by_a_flush_comes_on_its_own_when_nothing_follows() -> None:
     finaliser = auto()
     finaliser.add(spoken("yes", 10), 12)
-    assert finaliser.flush_mid_speech(4).text == ""
+    assert finaliser.flush_mid_speech(10.5, 4).text == ""
     assert finaliser.add([], 16) == []
     (late,) = finaliser.add([], 24)
     assert (late.text, late.flush_id, late.is_final) == ("yes", 4, True)
     assert finaliser.flush([], 30.0, 5).text == ""
+
+
+def test_when_the_caller_goes_on_words_left_by_a_flush_wait_for_the_next_one() -> None:
+    finaliser = auto()
+    finaliser.add(spoken("seven", 10), 12)
+    assert finaliser.flush_mid_speech(11.0, 4).text == ""
+    assert finaliser.add([*spoken("thirty", 14), *spoken("n", 25)], 26) == []
+    assert finaliser.add([], 40) == []  # a long pause before the end of a word
+    finaliser.add([Token("ight", 41, 0.9)], 42)
+    assert finaliser.flush([], 60.0, 5).text == "seven thirty night"
 
 
 def test_another_reading_of_the_same_sound_is_not_said_beside_the_first() -> None:
@@ -109,7 +119,7 @@ def test_a_word_that_the_stream_completes_otherwise_is_not_said_beside_its_half(
 def test_pieces_of_a_word_in_the_making_wait_with_it() -> None:
     finaliser = auto()
     finaliser.add([*spoken("ho", 10), Token("▁reserv", 17, 0.9)], 20)
-    assert finaliser.flush_mid_speech(0).text == "ho"
+    assert finaliser.flush_mid_speech(21.0, 0).text == "ho"
     finaliser.add([Token("a", 22, 0.9)], 24)
     assert finaliser.flush([], 40.0, 1).text == "reserva"
 

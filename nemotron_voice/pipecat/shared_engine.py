@@ -1,0 +1,32 @@
+"""One engine per model and process, loaded once and shared by every call that brings none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from nemotron_voice.recognizer import Recognizer
+
+_loading = threading.Lock()
+_engines: dict[str, Recognizer] = {}
+
+
+async def shared_engine(model: str) -> Recognizer:
+    """The process' engine of `model`, loaded on a thread of its own at the first call.
+
+    It lives as long as the process. Await this when the process starts, so that the first caller
+    doesn't wait for the model.
+
+    Raises:
+        ModelNotFoundError, CheckpointError.
+    """
+    return await asyncio.to_thread(_load, model)
+
+
+def _load(model: str) -> Recognizer:
+    from nemotron_voice.engine import Engine  # noqa: PLC0415 - brings torch, only when needed
+
+    with _loading:  # a second call of the same model waits for the first one's engine
+        if model not in _engines:
+            _engines[model] = Engine.load(model)
+        return _engines[model]

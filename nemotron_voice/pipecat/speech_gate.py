@@ -1,0 +1,49 @@
+"""What the voice activity detector says about a stream: when the caller speaks, and when not.
+
+All times are seconds of audio. Two things depend on it. An interim or final in a silence would open
+a turn that nobody began, and interrupt the bot. And words heard where nobody spoke are noise.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+# The detector's edges are late by its own delays, and word times by a few frames.
+MARGIN_S = 0.5
+MAX_SPANS = 64  # stretches of speech remembered: far more than lie between two finals
+
+
+class SpeechGate:
+    """Stretches of speech, by the detector. Without one, everything passes."""
+
+    def __init__(self, *, has_detector: bool) -> None:
+        self.has_detector = has_detector
+        self._spans: deque[tuple[float, float]] = deque(maxlen=MAX_SPANS)
+        self._since: float | None = None
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the caller is speaking now, as far as is known."""
+        return self._since is not None or not self.has_detector
+
+    @property
+    def ever_spoken(self) -> bool:
+        """Whether the detector has reported any speech."""
+        return self._since is not None or bool(self._spans)
+
+    def started(self, now_s: float, start_s: float) -> None:
+        """Speech was detected at `now_s`, after `start_s` seconds of it."""
+        if self._since is None:
+            self._since = now_s - start_s - MARGIN_S
+
+    def stopped(self, now_s: float) -> None:
+        """Silence was detected at `now_s`."""
+        if self._since is not None:
+            self._spans.append((self._since, now_s + MARGIN_S))
+            self._since = None
+
+    def heard_speech(self, start_s: float, end_s: float) -> bool:
+        """Whether somebody spoke anywhere in this stretch."""
+        if not self.has_detector or (self._since is not None and end_s >= self._since):
+            return True
+        return any(start_s <= stop and end_s >= begin for begin, stop in self._spans)

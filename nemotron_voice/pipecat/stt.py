@@ -1,0 +1,459 @@
+"""NemotronSTTService: Nemotron 3.5 ASR in this process (or behind any Recognizer) for Pipecat.
+
+Pipecat handles audio, VAD and mute frames one at a time, so nothing here waits for inference:
+audio is put into the stream's queue, and a task of its own pushes what the stream answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+from loguru import logger
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterimTranscriptionFrame,
+    StartFrame,
+    STTMuteFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.services.settings import STTSettings
+from pipecat.services.stt_service import STTService
+from pipecat.transcriptions.language import Language
+from pipecat.utils.errors import ErrorCategory
+from pipecat.utils.time import time_now_iso8601
+from pipecat.utils.tracing.service_decorators import traced_stt
+from pipecat.utils.types import NOT_GIVEN, NotGiven, is_given
+
+from nemotron_voice.config import DEFAULT_MODEL, StreamOptions
+from nemotron_voice.errors import (
+    AudioError,
+    AudioOverflowError,
+    ConfigurationError,
+    EngineFullError,
+    ModelError,
+    NemotronVoiceError,
+    StreamClosedError,
+)
+from nemotron_voice.pipecat.languages import joins_without_space, to_language, to_locale
+from nemotron_voice.pipecat.shared_engine import shared_engine
+from nemotron_voice.pipecat.speech_gate import SpeechGate
+from nemotron_voice.recognizer import Recognizer, RecognizerStream
+from nemotron_voice.replay import ReplayBuffer
+from nemotron_voice.transcript import Transcript, select_words
+
+# Seconds from the end of speech to the final: the detector's stop delay of 0.2 s and a flush.
+NEMOTRON_TTFS_P99 = 0.3
+REOPEN_FIRST_S = 0.2  # after a stream broke or found the engine full; doubled up to the last
+REOPEN_LAST_S = 5.0
+NO_VAD_S = 10.0  # of audio with words and no detector's word: something is missing
+MAX_HELD = 32  # finals that came in a silence and wait for the next flush
+
+
+@dataclass
+class NemotronSTTSettings(STTSettings):
+    """What may change during a call.
+
+    Attributes:
+        latency_ms: audio per chunk: 80, 160, 320, 560 or 1120. Smaller shows interims sooner,
+            larger hears better; finals come at once in each.
+        interim_results: whether to push provisional text.
+    """
+
+    latency_ms: int | NotGiven = field(default_factory=lambda: NOT_GIVEN)
+    interim_results: bool | NotGiven = field(default_factory=lambda: NOT_GIVEN)
+
+
+class NemotronSTTService(STTService):
+    """Streaming speech to text in 40 languages, with the detected language on each transcript.
+
+    Example::
+
+        stt = NemotronSTTService(
+            settings=NemotronSTTService.Settings(model="demo", language="auto", latency_ms=160)
+        )
+
+    Finals come when the voice activity detector reports a stop: the service flushes its stream,
+    which answers some tens of milliseconds later with `finalized=True`. A flush never disturbs a
+    caller who goes on talking. `result` of each frame is the `nemotron_voice.Transcript`.
+    """
+
+    Settings = NemotronSTTSettings
+    _settings: NemotronSTTSettings
+
+    def __init__(
+        self,
+        *,
+        engine: Recognizer | None = None,
+        sample_rate: int | None = None,
+        vad: bool = True,
+        flush_deadline_s: float = 1.0,
+        ttfs_p99_latency: float | None = NEMOTRON_TTFS_P99,
+        settings: NemotronSTTSettings | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Nothing is loaded before the pipeline starts.
+
+        Args:
+            engine: any Recognizer, shared by all calls of the process. None: the process' own
+                engine of `settings.model`, loaded at the first call and shared by the later ones.
+            sample_rate: of the audio in Hz, 8,000 to 48,000; None: the pipeline's.
+            vad: the pipeline has a voice activity detector (in the user aggregator or before this
+                service). False: finals come at the end of each sentence, and nothing is gated.
+            flush_deadline_s: a final comes this long after a stop at the latest, with what has
+                been decoded by then.
+            ttfs_p99_latency: seconds from the end of speech to the final, for turn strategies.
+            settings: model, language (None or "auto": the model detects it), latency_ms,
+                interim_results.
+            kwargs: of STTService.
+
+        Raises:
+            ConfigurationError: a setting has no such value.
+        """
+        defaults = self.Settings(
+            model=DEFAULT_MODEL, language="auto", latency_ms=320, interim_results=True
+        )
+        if settings is not None:
+            defaults.apply_update(settings)
+        StreamOptions(**_stream_settings(defaults))  # refuses what no engine could serve
+        super().__init__(
+            sample_rate=sample_rate,
+            ttfs_p99_latency=ttfs_p99_latency,
+            settings=defaults,
+            **kwargs,
+        )
+        self._own_engine = engine
+        self._engine: Recognizer | None = None
+        self._flush_deadline_s = flush_deadline_s
+        self._stream: RecognizerStream | None = None
+        self._stream_rate = 0
+        self._origin_s = 0.0  # where the stream's clock began, on the service's
+        self._replay = ReplayBuffer(16_000)
+        self._gate = SpeechGate(has_detector=vad)
+        self._warned = False
+        self._held: list[Transcript] = []
+        self._answered = -1  # the last flush that has been answered
+        self._reader: asyncio.Task[None] | None = None
+        self._opener: asyncio.Task[None] | None = None
+        self._flushes: set[asyncio.Task[None]] = set()
+
+    def can_generate_metrics(self) -> bool:
+        """TTFB (from the end of speech to the final) and usage."""
+        return True
+
+    def language_to_service_language(self, language: Language) -> str | None:
+        """The locale that a Pipecat language means.
+
+        Raises:
+            ConfigurationError: no locale, or several, go by that name.
+        """
+        return to_locale(language)
+
+    # ---- start and end
+
+    async def start(self, frame: StartFrame) -> None:
+        """Load the engine if none was given, and open the call's stream."""
+        await super().start(frame)
+        try:
+            self._engine = self._own_engine or await shared_engine(str(self._settings.model))
+        except NemotronVoiceError as error:
+            await self._report(error)
+            return
+        await self._open(self.sample_rate)
+
+    async def stop(self, frame: EndFrame) -> None:
+        """Finalise all that was said; its final goes out before the EndFrame does."""
+        if self._stream is not None:
+            self._gate.stopped(self._replay.end_s)
+            stream, self._stream = self._stream, None
+            try:
+                await stream.finish()
+            except NemotronVoiceError as error:
+                await self._report(error)
+            if self._reader is not None:
+                await asyncio.wait([self._reader], timeout=self._flush_deadline_s)
+        await self._push_finals([], finalized=True)
+        await self._close()
+        await super().stop(frame)
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """Drop the stream: its slot is free at once."""
+        await super().cancel(frame)
+        await self._close()
+
+    async def cleanup(self) -> None:
+        """Drop what is left, in whatever order the pipeline ended."""
+        await super().cleanup()
+        await self._close()
+
+    async def _close(self) -> None:
+        tasks = [self._opener, self._reader, *self._flushes]
+        self._opener = self._reader = None
+        self._flushes.clear()
+        for task in tasks:
+            if task is not None and not task.done():
+                await self.cancel_task(task)
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            await stream.aclose()
+
+    # ---- the stream
+
+    async def _open(self, sample_rate: int) -> None:
+        """Open a stream at this rate, or try again in the background while audio is kept."""
+        if sample_rate != self._stream_rate:
+            self._stream_rate = sample_rate
+            self._replay = ReplayBuffer(sample_rate, start_s=self._replay.end_s)
+        if not await self._try_open():
+            self._reopen_later()
+
+    async def _try_open(self) -> bool:
+        if self._engine is None:
+            return False
+        options = _stream_settings(self._settings)
+        finalize = "flush" if self._gate.has_detector else "sentence"
+        try:
+            stream = self._engine.open(sample_rate=self._stream_rate, finalize=finalize, **options)
+        except NemotronVoiceError as error:
+            await self._report(error)
+            # A full engine has a free slot again some day; a bad setting waits for a new one.
+            return isinstance(error, ConfigurationError | ModelError)
+        self._origin_s = self._replay.start_s
+        for packet in self._replay.packets():
+            stream.push(packet)
+        self._stream, self._answered = stream, -1
+        self._reader = self.create_task(self._read(stream), name="transcripts")
+        return True
+
+    def _reopen_later(self) -> None:
+        if self._opener is None or self._opener.done():
+            self._opener = self.create_task(self._reopen(), name="reopen")
+
+    async def _reopen(self) -> None:
+        wait_s = REOPEN_FIRST_S
+        while True:
+            await asyncio.sleep(wait_s)
+            if await self._try_open():
+                return
+            wait_s = min(2 * wait_s, REOPEN_LAST_S)
+
+    async def _read(self, stream: RecognizerStream) -> None:
+        """Push what the stream says, until it ends or breaks."""
+        try:
+            async for transcript in stream:
+                await self._take(transcript)
+        except NemotronVoiceError as error:
+            if self._stream is stream:
+                self._stream = None
+                await self._report(error)
+                self._reopen_later()
+
+    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
+        """Put audio into the stream's queue; what it says is pushed by another task.
+
+        Args:
+            audio: mono PCM16.
+        """
+        self._replay.append(audio)
+        if self._stream is not None:
+            try:
+                self._stream.push(audio)
+            except StreamClosedError:
+                logger.debug(f"{self}: the stream has ended, audio waits for the next one")
+            except (AudioError, AudioOverflowError) as error:
+                await self._report(error)
+        yield None
+
+    async def process_audio_frame(
+        self, frame: InputAudioRawFrame, direction: FrameDirection
+    ) -> None:
+        """Take audio at whatever rate it comes: at another one, another stream takes over."""
+        if frame.num_channels != 1:
+            await self.push_error(
+                f"audio of {frame.num_channels} channels can't be heard as one caller; "
+                "set audio_in_channels=1 in the transport",
+                category=ErrorCategory.APPLICATION,
+            )
+            return
+        if self._stream_rate and frame.sample_rate != self._stream_rate and not self._muted:
+            await self._move(frame.sample_rate)
+        await super().process_audio_frame(frame, direction)
+
+    async def _move(self, sample_rate: int) -> None:
+        """Let the present stream finish what it has heard, and open another."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._flush_in_background(stream, last=True)
+        self._replay.drop_until(self._replay.end_s)
+        await self._open(sample_rate)
+
+    # ---- frames of the pipeline
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Watch the detector, from whichever side it speaks, and mute."""
+        now_s = self._replay.end_s
+        if isinstance(frame, VADUserStartedSpeakingFrame) and not self._muted:
+            self._gate.started(now_s, frame.start_secs)
+        muting = isinstance(frame, STTMuteFrame) and frame.mute and not self._muted
+        await super().process_frame(frame, direction)
+        if muting or (isinstance(frame, VADUserStoppedSpeakingFrame) and not self._muted):
+            self._gate.stopped(now_s)
+            if self._stream is not None:
+                self.request_finalize()
+                self._flush_in_background(self._stream)
+
+    def _flush_in_background(self, stream: RecognizerStream, *, last: bool = False) -> None:
+        task = self.create_task(self._flush(stream, last=last), name="flush")
+        self._flushes.add(task)
+        task.add_done_callback(self._flushes.discard)
+
+    async def _flush(self, stream: RecognizerStream, *, last: bool) -> None:
+        """Ask for a final; the stream's iteration brings it, in order with everything else."""
+        try:
+            if last:
+                await stream.finish()
+            else:
+                await stream.flush(deadline_s=self._flush_deadline_s)
+        except NemotronVoiceError as error:  # the reader reports why, and opens another stream
+            logger.debug(f"{self}: no answer to a flush: {error}")
+
+    async def _update_settings(  # type: ignore[override]  # as in STTService
+        self, delta: STTSettings
+    ) -> dict[str, Any]:
+        """Apply new settings to the running stream, from the audio that comes next.
+
+        A setting that can't be is refused with an error frame, and nothing changes.
+        """
+        try:
+            if is_given(delta.language):
+                delta.language = to_locale(delta.language or "auto")
+            await self._apply(delta)
+        except NemotronVoiceError as error:
+            await self.push_error(
+                f"settings refused: {error}", exception=error, category=ErrorCategory.APPLICATION
+            )
+            return {}
+        return await super()._update_settings(delta)
+
+    async def _apply(self, delta: STTSettings) -> None:
+        update: dict[str, Any] = {}
+        if is_given(delta.language):
+            update["language"] = delta.language
+        latency_ms = getattr(delta, "latency_ms", NOT_GIVEN)
+        if is_given(latency_ms):
+            update["latency_ms"] = latency_ms
+        StreamOptions(**update)
+        if is_given(delta.model) and delta.model != self._settings.model:
+            if self._own_engine is not None:
+                raise ConfigurationError(
+                    f"model={delta.model!r} can't be changed: this service was given its engine; "
+                    "leave out engine= to let it load models by name"
+                )
+            self._engine = await shared_engine(str(delta.model))
+            self._settings.apply_update(self.Settings(**update))
+            await self._move(self._stream_rate)
+        elif self._stream is not None and update:
+            self._stream.update(**update)
+
+    # ---- transcripts
+
+    async def _take(self, transcript: Transcript) -> None:
+        origin = self._origin_s
+        if not transcript.is_final:
+            if self._gate.speaking and self._settings.interim_results:
+                await self._push_interim(transcript)
+            elif not self._gate.ever_spoken and transcript.end > NO_VAD_S and not self._warned:
+                self._warned = True
+                logger.warning(
+                    f"{self}: words are heard, but no voice activity detector has reported speech "
+                    "yet; give the user aggregator a vad_analyzer, or this service vad=False"
+                )
+            return
+        self._replay.drop_until(origin + transcript.end)
+        spoken = select_words(
+            transcript, lambda word: self._gate.heard_speech(origin + word.start, origin + word.end)
+        )
+        if spoken is not transcript:
+            logger.debug(f"{self}: heard where nobody spoke, dropped from {transcript.text!r}")
+        if transcript.flush_id is not None and transcript.flush_id > self._answered:
+            self._answered = transcript.flush_id
+            await self._push_finals([spoken], finalized=True)
+        elif self._gate.speaking:
+            await self._push_finals([spoken], finalized=False)
+        elif spoken.text:  # alone in a silence it would open a turn
+            self._held = [*self._held, spoken][-MAX_HELD:]
+
+    async def _push_finals(self, transcripts: list[Transcript], *, finalized: bool) -> None:
+        """Push what was held and these; the last answers the flush."""
+        ready = [t for t in (*self._held, *transcripts) if t.text]
+        self._held = []
+        for transcript in ready:
+            if finalized and transcript is ready[-1]:
+                self.confirm_finalize()
+            await self._push_final(transcript)
+        if finalized and not ready:
+            # Nothing was said: the measurement ends here, and no frame is owed.
+            self._finalize_requested = False
+            await self.stop_ttfb_metrics()
+            await self._cancel_ttfb_timeout()
+
+    async def _push_final(self, transcript: Transcript) -> None:
+        language = to_language(transcript.language)
+        frame = TranscriptionFrame(
+            transcript.text, self._user_id, time_now_iso8601(), language, result=transcript
+        )
+        frame.includes_inter_frame_spaces = joins_without_space(transcript.language)
+        # The interruption that a turn begins with would drop a final that waits behind it
+        # (pipecat#5683).
+        frame.interruptible = False
+        await self.emit_stt_usage_metrics()  # before the frame: tracing closes its span there
+        await self.push_frame(frame)
+        await self._handle_transcription(transcript.text, True, language)  # noqa: FBT003
+
+    async def _push_interim(self, transcript: Transcript) -> None:
+        language = to_language(transcript.language)
+        frame = InterimTranscriptionFrame(
+            transcript.text, self._user_id, time_now_iso8601(), language, result=transcript
+        )
+        frame.includes_inter_frame_spaces = joins_without_space(transcript.language)
+        await self.push_frame(frame)
+
+    @traced_stt
+    async def _handle_transcription(
+        self,
+        transcript: str,
+        is_final: bool,  # noqa: FBT001 - the decorator's contract
+        language: Language | None = None,
+    ) -> None:
+        """What the tracing decorator hangs on."""
+
+    async def _report(self, error: NemotronVoiceError) -> None:
+        await self.push_error(str(error), exception=error, category=_category(error))
+
+
+def _stream_settings(settings: NemotronSTTSettings) -> dict[str, Any]:
+    """The stream's options; interims are gated here, so that they can be switched on later."""
+    language = settings.language or "auto"
+    return {
+        "language": language.value if isinstance(language, Language) else language,
+        "latency_ms": settings.latency_ms,
+    }
+
+
+def _category(error: NemotronVoiceError) -> ErrorCategory:
+    """Pipecat's kind of an error; INVALID_REQUEST takes the service out of use."""
+    if isinstance(error, ConfigurationError | ModelError):
+        return ErrorCategory.INVALID_REQUEST
+    if isinstance(error, EngineFullError):
+        return ErrorCategory.RATE_LIMIT
+    if isinstance(error, AudioError):
+        return ErrorCategory.APPLICATION
+    return ErrorCategory.SERVER

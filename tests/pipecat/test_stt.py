@@ -1,0 +1,361 @@
+"""NemotronSTTService in a real Pipecat pipeline: a test for each trap of the framework."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pipecat")
+
+from pipecat.frames.frames import (
+    ErrorFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterimTranscriptionFrame,
+    InterruptionFrame,
+    MetricsFrame,
+    STTMetadataFrame,
+    STTMuteFrame,
+    STTUpdateSettingsFrame,
+    SystemFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.metrics.metrics import STTUsageMetricsData, TTFBMetricsData
+from pipecat.pipeline.worker import PipelineParams
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.services.settings import STTSettings
+from pipecat.tests.utils import SleepFrame, run_test
+from pipecat.transcriptions.language import Language
+from pipecat.utils.errors import ErrorCategory
+
+from nemotron_voice.errors import ConfigurationError, EngineFullError, StepFailedError
+from nemotron_voice.pipecat import NEMOTRON_TTFS_P99, NemotronSTTService
+from tests.pipecat.scripted_recognizer import ScriptedRecognizer, transcript
+
+RATE = 16_000
+
+
+def audio(seconds: float, rate: int = RATE, channels: int = 1) -> InputAudioRawFrame:
+    return InputAudioRawFrame(b"\1\0" * int(seconds * rate) * channels, rate, channels)
+
+
+@dataclass
+class Do(SystemFrame):
+    """Calls `what` when the service would get this frame."""
+
+    what: Callable[[], object] = lambda: None
+
+
+class Service(NemotronSTTService):
+    """Runs the test's own steps where they stand among the frames."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, Do):
+            frame.what()
+            await asyncio.sleep(0.02)  # let the reader take what was said
+            return
+        await super().process_frame(frame, direction)
+
+
+def starts() -> VADUserStartedSpeakingFrame:
+    return VADUserStartedSpeakingFrame(start_secs=0.2)
+
+
+def stops() -> VADUserStoppedSpeakingFrame:
+    return VADUserStoppedSpeakingFrame(stop_secs=0.2)
+
+
+PAUSE = 0.05
+
+
+def turn(seconds: float = 1.0) -> list[Frame]:
+    return [audio(seconds), starts(), audio(0.2), stops(), SleepFrame(PAUSE)]
+
+
+async def hear(
+    recognizer: ScriptedRecognizer, frames: Sequence[Frame], **options: Any
+) -> tuple[list[Frame], list[Frame]]:
+    service = Service(engine=recognizer, **options)
+    down, up = await run_test(
+        service,
+        frames_to_send=frames,
+        pipeline_params=PipelineParams(enable_metrics=True, enable_usage_metrics=True),
+    )
+    return list(down), list(up)
+
+
+def finals(frames: Sequence[Frame]) -> list[TranscriptionFrame]:
+    return [frame for frame in frames if isinstance(frame, TranscriptionFrame)]
+
+
+def interims(frames: Sequence[Frame]) -> list[str]:
+    return [frame.text for frame in frames if isinstance(frame, InterimTranscriptionFrame)]
+
+
+async def test_a_stop_brings_a_finalized_transcript_with_its_language() -> None:
+    recognizer = ScriptedRecognizer("A table for four.")
+    down, _ = await hear(recognizer, turn())
+    (final,) = finals(down)
+    assert (final.text, final.language, final.finalized) == (
+        "A table for four.",
+        Language.EN_US,
+        True,
+    )
+    assert final.result.text == final.text
+    assert final.result.words[0].text == "A"
+    assert recognizer.stream.pushed == b"\1\0" * int(1.2 * RATE)
+    assert recognizer.stream.closed
+
+
+async def test_vad_frames_are_heard_from_below_as_well() -> None:
+    recognizer = ScriptedRecognizer("Yes.")
+    service = Service(engine=recognizer)
+    down, up = await run_test(
+        service,
+        frames_to_send=[starts(), SleepFrame(PAUSE), stops(), SleepFrame(PAUSE)],
+        frames_to_send_direction=FrameDirection.UPSTREAM,
+    )
+    assert [final.text for final in finals(down)] == ["Yes."]
+    assert any(isinstance(frame, VADUserStoppedSpeakingFrame) for frame in up)
+
+
+async def test_an_interruption_does_not_drop_a_final() -> None:
+    down, _ = await hear(ScriptedRecognizer("Yes."), turn())
+    assert finals(down)[0].interruptible is False
+
+
+async def test_an_empty_flush_pushes_nothing_and_ends_the_measurement() -> None:
+    recognizer = ScriptedRecognizer("", "Hello.")
+    down, _ = await hear(recognizer, [*turn(), *turn()])
+    assert [final.text for final in finals(down)] == ["Hello."]
+    assert finals(down)[0].finalized
+
+
+async def test_no_interim_passes_between_a_final_and_the_next_speech() -> None:
+    recognizer = ScriptedRecognizer("Hello.")
+
+    def say(text: str) -> Do:
+        return Do(what=lambda: recognizer.stream.say(transcript(text, start=1.0)))
+
+    down, _ = await hear(
+        recognizer,
+        [audio(1.0), say("noise"), starts(), say("Hel"), stops(), SleepFrame(PAUSE), say("uh")],
+    )
+    assert interims(down) == ["Hel"]
+
+
+async def test_words_where_nobody_spoke_are_not_said_with_the_next_turn() -> None:
+    noise_and_speech = transcript("uh uh uh", final=True, start=0.5)
+    said = transcript("Yes please.", final=True, start=9.8, flush_id=0)
+    both = noise_and_speech.words + said.words
+    answer = transcript("x", final=True, flush_id=0)
+    answer = type(answer)(
+        **{
+            **{name: getattr(said, name) for name in said.__slots__},
+            "text": "uh uh uh Yes please.",
+            "words": both,
+            "start": 0.5,
+        }
+    )
+    recognizer = ScriptedRecognizer(answer)
+    down, _ = await hear(
+        recognizer, [audio(10.0), starts(), audio(0.5), stops(), SleepFrame(PAUSE)]
+    )
+    assert [final.text for final in finals(down)] == ["Yes please."]
+
+
+async def test_a_final_that_comes_by_itself_in_a_silence_waits_for_the_next_turn() -> None:
+    recognizer = ScriptedRecognizer("A table", "please.")
+
+    def late() -> None:
+        recognizer.stream.say(transcript("for four", final=True, start=1.0))
+
+    down, _ = await hear(recognizer, [*turn(), Do(what=late), *turn()])
+    assert [(final.text, final.finalized) for final in finals(down)] == [
+        ("A table", True),
+        ("for four", False),
+        ("please.", True),
+    ]
+
+
+async def test_what_is_held_is_not_lost_at_the_end() -> None:
+    recognizer = ScriptedRecognizer("A table")
+
+    def late() -> None:
+        recognizer.stream.say(transcript("for four", final=True, start=1.0))
+
+    down, _ = await hear(recognizer, [*turn(), Do(what=late)])
+    assert [final.text for final in finals(down)] == ["A table", "for four"]
+
+
+async def test_the_last_words_come_before_the_end_frame() -> None:
+    down, _ = await hear(ScriptedRecognizer("Goodbye."), [starts(), audio(1.0)])
+    assert [final.text for final in finals(down)] == ["Goodbye."]
+
+
+async def test_when_the_caller_goes_on_before_the_answer_the_final_does_not_end_the_turn() -> None:
+    recognizer = ScriptedRecognizer("A table", "for four.")
+    down, _ = await hear(
+        recognizer,
+        [audio(1.0), starts(), audio(0.2), stops(), starts(), audio(1.0), stops(), SleepFrame(0.1)],
+    )
+    assert [final.text for final in finals(down)] == ["A table", "for four."]
+    assert [final.finalized for final in finals(down)][-1] is True
+
+
+@pytest.mark.parametrize(
+    ("locale", "language", "unspaced"),
+    [
+        ("ar-AR", Language.AR, False),
+        ("ja-JP", Language.JA_JP, True),
+        ("zh-CN", Language.ZH_CN, True),
+        ("th-TH", Language.TH_TH, True),
+        (None, None, False),
+    ],
+)
+async def test_languages_and_spacing_are_the_framework_s(
+    locale: str | None, language: Language | None, unspaced: bool
+) -> None:
+    answer = transcript("x", final=True, language=locale, start=0.5, flush_id=0)
+    down, _ = await hear(ScriptedRecognizer(answer), turn())
+    (final,) = finals(down)
+    assert (final.language, final.includes_inter_frame_spaces) == (language, unspaced)
+
+
+async def test_settings_change_in_band() -> None:
+    recognizer = ScriptedRecognizer()
+    delta = NemotronSTTService.Settings(language=Language.ES_ES, latency_ms=160)
+    _, up = await hear(recognizer, [STTUpdateSettingsFrame(delta=delta), SleepFrame(PAUSE)])
+    assert recognizer.stream.updates == [{"language": "es-ES", "latency_ms": 160}]
+    assert len(recognizer.streams) == 1
+    assert not [frame for frame in up if isinstance(frame, ErrorFrame)]
+
+
+async def test_the_base_s_settings_change_the_language_too() -> None:
+    recognizer = ScriptedRecognizer()
+    frame = STTUpdateSettingsFrame(delta=STTSettings(language="Spanish (Spain)"))
+    await hear(recognizer, [frame, SleepFrame(PAUSE)])
+    assert [update["language"] for update in recognizer.stream.updates] == ["es-ES"]
+
+
+@pytest.mark.parametrize(
+    ("delta", "said"),
+    [
+        (NemotronSTTService.Settings(language="tlh"), "tlh"),
+        (NemotronSTTService.Settings(latency_ms=100), "100"),
+        (NemotronSTTService.Settings(model="other"), "engine="),
+    ],
+)
+async def test_a_setting_that_can_t_be_is_refused_and_the_call_goes_on(
+    delta: STTSettings, said: str
+) -> None:
+    recognizer = ScriptedRecognizer("Yes.")
+    down, up = await hear(
+        recognizer, [STTUpdateSettingsFrame(delta=delta), SleepFrame(PAUSE), *turn()]
+    )
+    (error,) = [frame for frame in up if isinstance(frame, ErrorFrame)]
+    assert said in error.error
+    assert not error.category.is_permanent
+    assert [final.text for final in finals(down)] == ["Yes."]
+
+
+def test_a_bad_setting_is_refused_when_the_service_is_made() -> None:
+    with pytest.raises(ConfigurationError, match="100"):
+        NemotronSTTService(settings=NemotronSTTService.Settings(latency_ms=100))
+    with pytest.raises(ConfigurationError, match="tlh"):
+        NemotronSTTService(settings=NemotronSTTService.Settings(language="tlh"))
+
+
+async def test_mute_finalises_what_was_said_and_hears_nothing_more() -> None:
+    recognizer = ScriptedRecognizer("Wait.", "Go on.")
+    down, _ = await hear(
+        recognizer,
+        [
+            audio(0.5),
+            starts(),
+            audio(0.5),
+            STTMuteFrame(mute=True),
+            SleepFrame(PAUSE),
+            audio(1.0),
+            stops(),
+            SleepFrame(PAUSE),
+            STTMuteFrame(mute=False),
+            *turn(),
+        ],
+    )
+    assert [final.text for final in finals(down)] == ["Wait.", "Go on."]
+    assert recognizer.stream.flushes == 3  # mute, stop, end
+    assert recognizer.stream.pushed_s == pytest.approx(1.0 + 1.2)
+
+
+async def test_audio_at_another_rate_gets_a_stream_of_that_rate() -> None:
+    recognizer = ScriptedRecognizer("First.", "Second.")
+    down, _ = await hear(
+        recognizer,
+        [audio(0.5), starts(), audio(0.5, 8_000), SleepFrame(PAUSE), stops(), SleepFrame(PAUSE)],
+    )
+    assert [stream.options.sample_rate for stream in recognizer.streams] == [16_000, 8_000]
+    assert [final.text for final in finals(down)] == ["First.", "Second."]
+
+
+async def test_stereo_is_refused_by_name() -> None:
+    _, up = await hear(ScriptedRecognizer(), [audio(0.1, channels=2), SleepFrame(PAUSE)])
+    (error,) = [frame for frame in up if isinstance(frame, ErrorFrame)]
+    assert "2 channels" in error.error
+    assert error.category is ErrorCategory.APPLICATION
+
+
+async def test_a_broken_stream_is_replaced_and_hears_again_what_no_final_covered() -> None:
+    recognizer = ScriptedRecognizer("One.", "Two.")
+
+    def breaks() -> None:
+        recognizer.stream.say(StepFailedError("the network failed"))
+
+    down, up = await hear(
+        recognizer,
+        [*turn(), audio(0.6), Do(what=breaks), audio(0.4), SleepFrame(0.4), *turn(0.2)],
+    )
+    (error,) = [frame for frame in up if isinstance(frame, ErrorFrame)]
+    assert error.category is ErrorCategory.SERVER
+    assert len(recognizer.streams) == 2
+    assert recognizer.stream.pushed_s == pytest.approx(0.6 + 0.4 + 0.2 + 0.2)
+    assert [final.text for final in finals(down)] == ["One.", "Two."]
+
+
+async def test_a_full_engine_is_tried_again_and_no_audio_is_lost() -> None:
+    recognizer = ScriptedRecognizer("Here I am.")
+    recognizer.refusals = [EngineFullError("every slot is taken")]
+    down, up = await hear(recognizer, [audio(1.0), SleepFrame(0.4), *turn(0.2)])
+    (error,) = [frame for frame in up if isinstance(frame, ErrorFrame)]
+    assert error.category is ErrorCategory.RATE_LIMIT
+    assert recognizer.stream.pushed_s == pytest.approx(1.4)
+    assert [final.text for final in finals(down)] == ["Here I am."]
+
+
+async def test_the_time_to_the_final_is_announced_and_measured() -> None:
+    down, _ = await hear(ScriptedRecognizer("Yes."), turn())
+    metadata = [frame for frame in down if isinstance(frame, STTMetadataFrame)]
+    assert [frame.ttfs_p99_latency for frame in metadata] == [NEMOTRON_TTFS_P99]
+    data = [item for frame in down if isinstance(frame, MetricsFrame) for item in frame.data]
+    (usage, *_) = [item for item in data if isinstance(item, STTUsageMetricsData)]
+    assert usage.value.audio_seconds == pytest.approx(1.2)
+    ttfb = [item.value for item in data if isinstance(item, TTFBMetricsData) if item.value]
+    assert 0.2 <= ttfb[0] < 2.0
+
+
+async def test_interruptions_in_every_place_lose_nothing() -> None:
+    frames = [InterruptionFrame(), *turn(), InterruptionFrame(), *turn(), InterruptionFrame()]
+    down, _ = await hear(ScriptedRecognizer("One.", "Two."), frames)
+    assert [final.text for final in finals(down)] == ["One.", "Two."]
+
+
+async def test_cleaning_up_twice_or_before_the_start_is_harmless() -> None:
+    service = NemotronSTTService(engine=ScriptedRecognizer())
+    await service._close()
+    await service._close()
