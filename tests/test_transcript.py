@@ -15,10 +15,12 @@ from nemotron_voice.languages import locale_of_tag
 from nemotron_voice.transcript import (
     Token,
     Transcript,
+    Word,
     WordSpan,
     join_words,
     make_transcript,
     read_tokens,
+    select_words,
 )
 
 
@@ -294,3 +296,26 @@ def test_words_join_as_they_were_spaced() -> None:
     assert join_words([word("a", spaced=True), word("b", spaced=True)]) == "a b"
     assert join_words([word("a", spaced=False), word("b", spaced=False)]) == "ab"
     assert join_words([]) == ""
+
+
+def test_words_can_be_left_out_and_the_rest_stays_as_it_was_written() -> None:
+    words = (
+        Word("uh", 0.0, 0.2, 0.2, "en-US"),
+        Word("Sí,", 5.0, 5.2, 0.8, "es-ES"),
+        Word("gracias.", 5.2, 5.6, 1.0, "es-ES"),
+    )
+    whole = Transcript("uh Sí, gracias.", True, "es-ES", "tag", (), words, 0.0, 5.6, 0.67, 3, 7)
+    kept = select_words(whole, lambda word: word.start > 1.0)
+    assert (kept.text, kept.words, kept.start, kept.end) == ("Sí, gracias.", words[1:], 5.0, 5.6)
+    assert kept.confidence == pytest.approx(0.9)
+    assert [(run.language, run.text) for run in kept.languages] == [("es-ES", "Sí, gracias.")]
+    assert (kept.flush_id, kept.revision) == (3, 7)
+    assert select_words(whole, lambda _: True) is whole
+    nothing = select_words(whole, lambda _: False)
+    assert (nothing.text, nothing.words, nothing.confidence) == ("", (), None)
+
+
+def test_leaving_out_words_keeps_the_script_s_own_spacing() -> None:
+    words = tuple(Word(c, i, i + 0.1, 0.9, "zh-CN") for i, c in enumerate(("嗯", "你好", "。")))
+    whole = Transcript("嗯你好。", True, "zh-CN", "tag", (), words, 0.0, 2.1, 0.9, None, 0)
+    assert select_words(whole, lambda word: word.text != "嗯").text == "你好。"
