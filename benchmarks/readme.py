@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, flush, soak
+from benchmarks import accuracy, flush, pipecat_turns, soak
 
 RESULTS = Path("docs/results")
 README = Path("README.md")
@@ -24,6 +24,7 @@ def main() -> None:
         ("accuracy", _accuracy),
         ("flush", flush.table),
         ("soak", soak.summary),
+        ("pipecat_turns", pipecat_turns.table),
     ):
         source = RESULTS / f"{name}.json"
         if source.exists():
