@@ -24,8 +24,8 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 help: ## what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
-demo: $(STAMPS)/core ## calls in five languages through the streaming engine
-	@$(IN_VENV)nemotron-voice demo $(ARGS)
+demo: $(STAMPS)/pipecat ## a Pipecat bot answers recorded calls that change language
+	@$(IN_VENV)python examples/agents/pipecat_multilingual.py --offline $(ARGS)
 
 test: $(STAMPS)/dev lint ## lint, types, unit and end-to-end tests: minutes
 	@$(IN_VENV)python -m pytest $(SUMMARY) -m "not reference and not slow"
@@ -40,6 +40,7 @@ lint: $(STAMPS)/dev ## ruff and mypy
 	@$(IN_VENV)ruff check .
 	@$(IN_VENV)ruff format --check .
 	@$(IN_VENV)mypy
+	@MYPYPATH=examples/agents $(IN_VENV)mypy examples/agents/*.py
 
 format: $(STAMPS)/dev ## put the code in form
 	@$(IN_VENV)ruff format .
@@ -67,9 +68,14 @@ $(STAMPS)/core: $(VENV)/bin/python $(REQUIREMENTS)
 	@$(PIP) install -c constraints.txt -e .
 	@mkdir -p $(@D) && touch $@
 
-$(STAMPS)/dev: $(STAMPS)/core
+$(STAMPS)/pipecat: $(STAMPS)/core
+	@echo "installing Pipecat" >&2
+	@$(PIP) install -c constraints.txt -e ".[pipecat]"
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/pipecat
 	@echo "installing what the tests need" >&2
-	@$(PIP) install -c constraints.txt -e ".[dev,pipecat]"
+	@$(PIP) install -c constraints.txt -e ".[dev]"
 	@touch $@
 
 $(STAMPS)/reference: $(STAMPS)/dev

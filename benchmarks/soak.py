@@ -26,6 +26,7 @@ from nemotron_voice import Engine
 from nemotron_voice.cli.demo import bundled_calls
 
 RATE = 16_000
+FLUSH_S = 10
 
 
 def resident_mb() -> float:
@@ -57,13 +58,15 @@ async def soak(engine: Engine, minutes: int, latency_ms: int) -> list[dict[str, 
         task = progress.add_task("minutes of audio", total=minutes)
         for minute in range(1, minutes + 1):
             steps = []
-            for _ in range(60 * RATE // chunk):
+            for number in range(60 * RATE // chunk):
                 piece = np.take(audio, np.arange(at, at + chunk), mode="wrap")
                 at = (at + chunk) % audio.size
                 began = time.perf_counter()
                 stream.push(piece)
                 await stream.drained(max_buffered_s=latency_ms / 1000 + 0.05)
                 steps.append(time.perf_counter() - began)
+                if number % (FLUSH_S * RATE // chunk) == 0:  # as an agent does at every pause
+                    await stream.flush()
             gc.collect()
             rows.append(
                 {
