@@ -228,6 +228,44 @@ def resolve(name: object, supported: Collection[str] | None = None) -> str:
     return code
 
 
+# Regions that the model has no locale for, where the language has several; the rest go by the last.
+_NEAREST: Final = {
+    "en": ({"AU", "IE", "NZ", "ZA", "GI", "MT"}, "en-GB", "en-US"),
+    "es": ({"GQ", "AD", "GI", "PH"}, "es-ES", "es-US"),
+    "fr": ({"US"}, "fr-CA", "fr-FR"),
+    "pt": ({"US"}, "pt-BR", "pt-PT"),
+}
+
+
+def nearest(name: object) -> str:
+    """As `resolve`, and another region of a language is the nearest locale: es-MX is es-US.
+
+    Norwegian without more is Bokmål. Chinese of Taiwan and Hong Kong is refused: the model wasn't
+    trained on it.
+
+    Raises:
+        UnknownLanguageError, UnsupportedLanguageError: as `resolve`.
+    """
+    value = str(getattr(name, "value", name))
+    try:
+        return resolve(name)
+    except AmbiguousLanguageError:
+        return "nb-NO"
+    except UnknownLanguageError:
+        base, dash, region = value.replace("_", "-").partition("-")
+        base = base.lower()
+        codes = _LANGUAGES.get(base, ())
+        if not (dash and codes) or value.upper().startswith("ZH-HK"):
+            raise
+    if base in _NEAREST:
+        regions, there, elsewhere = _NEAREST[base]
+        code = there if region.upper() in regions else elsewhere
+    else:
+        code = codes[0]
+    _log.info("language=%r is heard as %s, the nearest locale of the model", value, code)
+    return code
+
+
 def _of_language(value: str, key: str, supported: Collection[str] | None) -> str:
     if key not in _LANGUAGES:
         raise _unknown(value, key)

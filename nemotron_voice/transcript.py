@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from nemotron_voice.language_tags import WORD_START, Incomplete, Text, Token, find_tags
 
@@ -72,6 +72,25 @@ class Transcript:
             "languages": [asdict(run) for run in self.languages],
             "words": [asdict(word) for word in self.words],
         }
+
+    def shifted(self, seconds: float) -> Transcript:
+        """The same on a clock that stood at `seconds` when the stream began."""
+        if seconds == 0.0:
+            return self
+        return replace(
+            self,
+            words=tuple(_later(word, seconds) for word in self.words),
+            languages=tuple(_later(run, seconds) for run in self.languages),
+            start=self.start + seconds,
+            end=self.end + seconds,
+        )
+
+
+_Timed = TypeVar("_Timed", Word, LanguageRun)
+
+
+def _later(item: _Timed, seconds: float) -> _Timed:
+    return replace(item, start=item.start + seconds, end=item.end + seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipecat.transcriptions.language import Language
 
-from nemotron_voice.languages import resolve
+from nemotron_voice.languages import nearest
 
 # Pipecat has no "ar-AR": Modern Standard Arabic is plain "ar" there.
 _OWN_NAMES = {"ar-AR": Language.AR}
@@ -20,12 +20,12 @@ def to_language(locale: str | None) -> Language | None:
 
 
 def to_locale(language: Language | str) -> str:
-    """The locale ("es-ES") or "auto" that a Pipecat language or a string means.
+    """The locale ("es-ES") or "auto" that a Pipecat language or a string means, or is nearest to.
 
     Raises:
-        ConfigurationError: no locale, or several, go by that name.
+        ConfigurationError: the model has no such language.
     """
-    return resolve(language.value if isinstance(language, Language) else language)
+    return nearest(language)
 
 
 def joins_without_space(locale: str | None) -> bool:

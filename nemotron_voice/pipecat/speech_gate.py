@@ -20,6 +20,7 @@ class SpeechGate:
         self.has_detector = has_detector
         self._spans: deque[tuple[float, float]] = deque(maxlen=MAX_SPANS)
         self._since: float | None = None
+        self._unknown_since: float | None = 0.0  # began to listen, no word of the detector yet
 
     @property
     def speaking(self) -> bool:
@@ -31,16 +32,22 @@ class SpeechGate:
         """Whether the detector has reported any speech."""
         return self._since is not None or bool(self._spans)
 
+    def listens_anew(self, now_s: float) -> None:
+        """What the detector said was missed until `now_s`: the caller may be in mid-speech."""
+        self._since, self._unknown_since = None, now_s
+
     def started(self, now_s: float, start_s: float) -> None:
         """Speech was detected at `now_s`, after `start_s` seconds of it."""
         if self._since is None:
             self._since = now_s - start_s - MARGIN_S
+        self._unknown_since = None
 
     def stopped(self, now_s: float) -> None:
-        """Silence was detected at `now_s`."""
-        if self._since is not None:
-            self._spans.append((self._since, now_s + MARGIN_S))
-            self._since = None
+        """Silence was detected at `now_s`; who missed the start takes all since then as speech."""
+        since = self._since if self._since is not None else self._unknown_since
+        if since is not None:
+            self._spans.append((since, now_s + MARGIN_S))
+        self._since = self._unknown_since = None
 
     def heard_speech(self, start_s: float, end_s: float) -> bool:
         """Whether somebody spoke anywhere in this stretch."""

@@ -6,7 +6,7 @@ audio is put into the stream's queue, and a task of its own pushes what the stre
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +18,8 @@ from pipecat.frames.frames import (
     Frame,
     InputAudioRawFrame,
     InterimTranscriptionFrame,
+    ServiceSwitcherRequestMetadataFrame,
     StartFrame,
-    STTMuteFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -41,20 +41,20 @@ from nemotron_voice.errors import (
     EngineFullError,
     ModelError,
     NemotronVoiceError,
-    StreamClosedError,
 )
+from nemotron_voice.pipecat.call_stream import CallStream
 from nemotron_voice.pipecat.languages import joins_without_space, to_language, to_locale
 from nemotron_voice.pipecat.shared_engine import shared_engine
 from nemotron_voice.pipecat.speech_gate import SpeechGate
 from nemotron_voice.recognizer import Recognizer, RecognizerStream
-from nemotron_voice.replay import ReplayBuffer
 from nemotron_voice.transcript import Transcript, select_words
 
 # Seconds from the end of speech to the final: the detector's stop delay of 0.2 s and a flush.
 NEMOTRON_TTFS_P99 = 0.3
-REOPEN_FIRST_S = 0.2  # after a stream broke or found the engine full; doubled up to the last
-REOPEN_LAST_S = 5.0
 NO_VAD_S = 10.0  # of audio with words and no detector's word: something is missing
+# Of the wall clock. The detector ends speech 1 s after the last audio, so what wasn't final by then
+# was heard by a service that a ServiceSwitcher has taken out of the call.
+OUT_OF_CALL_S = 2.0
 MAX_HELD = 32  # finals that came in a silence and wait for the next flush
 
 
@@ -132,18 +132,17 @@ class NemotronSTTService(STTService):
         )
         self._own_engine = engine
         self._engine: Recognizer | None = None
-        self._flush_deadline_s = flush_deadline_s
-        self._stream: RecognizerStream | None = None
-        self._stream_rate = 0
-        self._origin_s = 0.0  # where the stream's clock began, on the service's
-        self._replay = ReplayBuffer(16_000)
+        self._call = CallStream(
+            self,
+            open_stream=self._open_stream,
+            on_transcript=self._take,
+            on_error=self._report,
+            flush_deadline_s=flush_deadline_s,
+        )
         self._gate = SpeechGate(has_detector=vad)
         self._warned = False
+        self._heard_at = 0.0  # wall clock of the last audio
         self._held: list[Transcript] = []
-        self._answered = -1  # the last flush that has been answered
-        self._reader: asyncio.Task[None] | None = None
-        self._opener: asyncio.Task[None] | None = None
-        self._flushes: set[asyncio.Task[None]] = set()
 
     def can_generate_metrics(self) -> bool:
         """TTFB (from the end of speech to the final) and usage."""
@@ -153,7 +152,7 @@ class NemotronSTTService(STTService):
         """The locale that a Pipecat language means.
 
         Raises:
-            ConfigurationError: no locale, or several, go by that name.
+            ConfigurationError: the model has no such language.
         """
         return to_locale(language)
 
@@ -167,94 +166,36 @@ class NemotronSTTService(STTService):
         except NemotronVoiceError as error:
             await self._report(error)
             return
-        await self._open(self.sample_rate)
+        await self._call.open(self.sample_rate)
 
     async def stop(self, frame: EndFrame) -> None:
         """Finalise all that was said; its final goes out before the EndFrame does."""
-        if self._stream is not None:
-            self._gate.stopped(self._replay.end_s)
-            stream, self._stream = self._stream, None
-            try:
-                await stream.finish()
-            except NemotronVoiceError as error:
-                await self._report(error)
-            if self._reader is not None:
-                await asyncio.wait([self._reader], timeout=self._flush_deadline_s)
-        await self._push_finals([], finalized=True)
-        await self._close()
+        out_of_call = time.monotonic() - self._heard_at > OUT_OF_CALL_S
+        if not (out_of_call and self._gate.has_detector):
+            self._gate.stopped(self._call.now_s)
+            await self._call.finish()
+            await self._push_finals([], finalized=True)
+        await self._call.aclose()
         await super().stop(frame)
 
     async def cancel(self, frame: CancelFrame) -> None:
         """Drop the stream: its slot is free at once."""
         await super().cancel(frame)
-        await self._close()
+        await self._call.aclose()
 
     async def cleanup(self) -> None:
         """Drop what is left, in whatever order the pipeline ended."""
         await super().cleanup()
-        await self._close()
+        await self._call.aclose()
 
-    async def _close(self) -> None:
-        tasks = [self._opener, self._reader, *self._flushes]
-        self._opener = self._reader = None
-        self._flushes.clear()
-        for task in tasks:
-            if task is not None and not task.done():
-                await self.cancel_task(task)
-        if self._stream is not None:
-            stream, self._stream = self._stream, None
-            await stream.aclose()
-
-    # ---- the stream
-
-    async def _open(self, sample_rate: int) -> None:
-        """Open a stream at this rate, or try again in the background while audio is kept."""
-        if sample_rate != self._stream_rate:
-            self._stream_rate = sample_rate
-            self._replay = ReplayBuffer(sample_rate, start_s=self._replay.end_s)
-        if not await self._try_open():
-            self._reopen_later()
-
-    async def _try_open(self) -> bool:
+    def _open_stream(self, sample_rate: int) -> RecognizerStream:
         if self._engine is None:
-            return False
-        options = _stream_settings(self._settings)
+            raise ModelError("no engine: loading the model failed, or the pipeline hasn't started")
         finalize = "flush" if self._gate.has_detector else "sentence"
-        try:
-            stream = self._engine.open(sample_rate=self._stream_rate, finalize=finalize, **options)
-        except NemotronVoiceError as error:
-            await self._report(error)
-            # A full engine has a free slot again some day; a bad setting waits for a new one.
-            return isinstance(error, ConfigurationError | ModelError)
-        self._origin_s = self._replay.start_s
-        for packet in self._replay.packets():
-            stream.push(packet)
-        self._stream, self._answered = stream, -1
-        self._reader = self.create_task(self._read(stream), name="transcripts")
-        return True
+        options = _stream_settings(self._settings)
+        return self._engine.open(sample_rate=sample_rate, finalize=finalize, **options)
 
-    def _reopen_later(self) -> None:
-        if self._opener is None or self._opener.done():
-            self._opener = self.create_task(self._reopen(), name="reopen")
-
-    async def _reopen(self) -> None:
-        wait_s = REOPEN_FIRST_S
-        while True:
-            await asyncio.sleep(wait_s)
-            if await self._try_open():
-                return
-            wait_s = min(2 * wait_s, REOPEN_LAST_S)
-
-    async def _read(self, stream: RecognizerStream) -> None:
-        """Push what the stream says, until it ends or breaks."""
-        try:
-            async for transcript in stream:
-                await self._take(transcript)
-        except NemotronVoiceError as error:
-            if self._stream is stream:
-                self._stream = None
-                await self._report(error)
-                self._reopen_later()
+    # ---- audio
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
         """Put audio into the stream's queue; what it says is pushed by another task.
@@ -262,14 +203,11 @@ class NemotronSTTService(STTService):
         Args:
             audio: mono PCM16.
         """
-        self._replay.append(audio)
-        if self._stream is not None:
-            try:
-                self._stream.push(audio)
-            except StreamClosedError:
-                logger.debug(f"{self}: the stream has ended, audio waits for the next one")
-            except (AudioError, AudioOverflowError) as error:
-                await self._report(error)
+        self._heard_at = time.monotonic()
+        try:
+            self._call.push(audio)
+        except (AudioError, AudioOverflowError) as error:
+            await self._report(error)
         yield None
 
     async def process_audio_frame(
@@ -283,47 +221,39 @@ class NemotronSTTService(STTService):
                 category=ErrorCategory.APPLICATION,
             )
             return
-        if self._stream_rate and frame.sample_rate != self._stream_rate and not self._muted:
-            await self._move(frame.sample_rate)
+        known = self._call.sample_rate
+        if known and frame.sample_rate != known and not self._muted:
+            await self._call.move(frame.sample_rate)
         await super().process_audio_frame(frame, direction)
-
-    async def _move(self, sample_rate: int) -> None:
-        """Let the present stream finish what it has heard, and open another."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            self._flush_in_background(stream, last=True)
-        self._replay.drop_until(self._replay.end_s)
-        await self._open(sample_rate)
 
     # ---- frames of the pipeline
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Watch the detector, from whichever side it speaks, and mute."""
-        now_s = self._replay.end_s
-        if isinstance(frame, VADUserStartedSpeakingFrame) and not self._muted:
+        """Watch the detector, from whichever side it speaks, mute, and the service switcher."""
+        now_s = self._call.now_s
+        was_muted = self._muted
+        if isinstance(frame, VADUserStartedSpeakingFrame) and not was_muted:
             self._gate.started(now_s, frame.start_secs)
-        muting = isinstance(frame, STTMuteFrame) and frame.mute and not self._muted
+        if isinstance(frame, ServiceSwitcherRequestMetadataFrame) and frame.service is self:
+            await self._become_active()
         await super().process_frame(frame, direction)
-        if muting or (isinstance(frame, VADUserStoppedSpeakingFrame) and not self._muted):
-            self._gate.stopped(now_s)
-            if self._stream is not None:
-                self.request_finalize()
-                self._flush_in_background(self._stream)
+        if was_muted:
+            if not self._muted:
+                self._gate.listens_anew(now_s)
+        elif self._muted or isinstance(frame, VADUserStoppedSpeakingFrame):
+            self._finalize_now(now_s)
 
-    def _flush_in_background(self, stream: RecognizerStream, *, last: bool = False) -> None:
-        task = self.create_task(self._flush(stream, last=last), name="flush")
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+    def _finalize_now(self, now_s: float) -> None:
+        self._gate.stopped(now_s)
+        if self._call.is_open:
+            self.request_finalize()
+            self._call.flush()
 
-    async def _flush(self, stream: RecognizerStream, *, last: bool) -> None:
-        """Ask for a final; the stream's iteration brings it, in order with everything else."""
-        try:
-            if last:
-                await stream.finish()
-            else:
-                await stream.flush(deadline_s=self._flush_deadline_s)
-        except NemotronVoiceError as error:  # the reader reports why, and opens another stream
-            logger.debug(f"{self}: no answer to a flush: {error}")
+    async def _become_active(self) -> None:
+        """Another service listened until now: what this one heard before belongs to the past."""
+        self._gate.listens_anew(self._call.now_s)
+        self._held = []
+        await self._call.restart()
 
     async def _update_settings(  # type: ignore[override]  # as in STTService
         self, delta: STTSettings
@@ -359,14 +289,13 @@ class NemotronSTTService(STTService):
                 )
             self._engine = await shared_engine(str(delta.model))
             self._settings.apply_update(self.Settings(**update))
-            await self._move(self._stream_rate)
-        elif self._stream is not None and update:
-            self._stream.update(**update)
+            await self._call.move(self._call.sample_rate or self.sample_rate)
+        elif update:
+            self._call.update(**update)
 
     # ---- transcripts
 
-    async def _take(self, transcript: Transcript) -> None:
-        origin = self._origin_s
+    async def _take(self, transcript: Transcript, answers_flush: bool) -> None:  # noqa: FBT001
         if not transcript.is_final:
             if self._gate.speaking and self._settings.interim_results:
                 await self._push_interim(transcript)
@@ -377,14 +306,12 @@ class NemotronSTTService(STTService):
                     "yet; give the user aggregator a vad_analyzer, or this service vad=False"
                 )
             return
-        self._replay.drop_until(origin + transcript.end)
         spoken = select_words(
-            transcript, lambda word: self._gate.heard_speech(origin + word.start, origin + word.end)
+            transcript, lambda word: self._gate.heard_speech(word.start, word.end)
         )
         if spoken is not transcript:
             logger.debug(f"{self}: heard where nobody spoke, dropped from {transcript.text!r}")
-        if transcript.flush_id is not None and transcript.flush_id > self._answered:
-            self._answered = transcript.flush_id
+        if answers_flush:
             await self._push_finals([spoken], finalized=True)
         elif self._gate.speaking:
             await self._push_finals([spoken], finalized=False)

@@ -294,6 +294,25 @@ async def test_mute_finalises_what_was_said_and_hears_nothing_more() -> None:
     assert recognizer.stream.pushed_s == pytest.approx(1.0 + 1.2)
 
 
+async def test_a_caller_who_speaks_when_the_mute_ends_is_heard() -> None:
+    recognizer = ScriptedRecognizer("", transcript("Hello.", final=True, start=0.3, flush_id=1))
+    down, _ = await hear(
+        recognizer,
+        [
+            STTMuteFrame(mute=True),
+            SleepFrame(PAUSE),
+            starts(),
+            SleepFrame(PAUSE),
+            STTMuteFrame(mute=False),
+            SleepFrame(PAUSE),
+            audio(1.0),
+            stops(),
+            SleepFrame(PAUSE),
+        ],
+    )
+    assert [(final.text, final.finalized) for final in finals(down)] == [("Hello.", True)]
+
+
 async def test_audio_at_another_rate_gets_a_stream_of_that_rate() -> None:
     recognizer = ScriptedRecognizer("First.", "Second.")
     down, _ = await hear(
@@ -302,6 +321,8 @@ async def test_audio_at_another_rate_gets_a_stream_of_that_rate() -> None:
     )
     assert [stream.options.sample_rate for stream in recognizer.streams] == [16_000, 8_000]
     assert [final.text for final in finals(down)] == ["First.", "Second."]
+    # on the call's clock, whatever stream heard it
+    assert [final.result.end for final in finals(down)] == pytest.approx([0.5, 1.0])
 
 
 async def test_stereo_is_refused_by_name() -> None:
@@ -357,5 +378,5 @@ async def test_interruptions_in_every_place_lose_nothing() -> None:
 
 async def test_cleaning_up_twice_or_before_the_start_is_harmless() -> None:
     service = NemotronSTTService(engine=ScriptedRecognizer())
-    await service._close()
-    await service._close()
+    await service._call.aclose()
+    await service._call.aclose()

@@ -1,0 +1,203 @@
+"""One call's stream of a Recognizer, which outlives breaks, full engines and other sample rates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from loguru import logger
+from pipecat.processors.frame_processor import FrameProcessor
+
+from nemotron_voice.errors import (
+    ConfigurationError,
+    ModelError,
+    NemotronVoiceError,
+    StreamClosedError,
+)
+from nemotron_voice.recognizer import RecognizerStream
+from nemotron_voice.replay import ReplayBuffer
+from nemotron_voice.transcript import Transcript
+
+REOPEN_FIRST_S = 0.2  # after a stream broke or found the engine full; doubled up to the last
+REOPEN_LAST_S = 5.0
+
+
+class CallStream:
+    """Audio in, transcripts out, for as long as the call lasts.
+
+    The stream of the moment may break, or the engine may be full: the audio that no final has
+    covered is kept (30 s) and pushed into the next one. Transcripts come on the call's clock:
+    seconds of audio pushed since the call began, whatever stream heard them.
+
+    Args:
+        owner: makes and cancels the tasks.
+        open_stream: opens a stream at a sample rate.
+        on_transcript: awaited for each transcript, with whether it answers a flush (the first
+            time; a flush is answered once).
+        on_error: awaited for each error; the call goes on.
+        flush_deadline_s: a flush is answered after this at the latest.
+    """
+
+    def __init__(
+        self,
+        owner: FrameProcessor,
+        *,
+        open_stream: Callable[[int], RecognizerStream],
+        on_transcript: Callable[[Transcript, bool], Awaitable[None]],
+        on_error: Callable[[NemotronVoiceError], Awaitable[None]],
+        flush_deadline_s: float,
+    ) -> None:
+        self._owner = owner
+        self._open_stream = open_stream
+        self._on_transcript = on_transcript
+        self._on_error = on_error
+        self._flush_deadline_s = flush_deadline_s
+        self._stream: RecognizerStream | None = None
+        self._replay = ReplayBuffer(16_000)
+        self._opener: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.sample_rate = 0  # until it is opened
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stream is listening now; a flush without one isn't answered."""
+        return self._stream is not None
+
+    @property
+    def now_s(self) -> float:
+        """Where the call's clock stands."""
+        return self._replay.end_s
+
+    async def open(self, sample_rate: int) -> None:
+        """Open a stream at this rate, or go on trying in the background while audio is kept."""
+        if sample_rate != self.sample_rate:
+            self.sample_rate = sample_rate
+            self._replay = ReplayBuffer(sample_rate, start_s=self._replay.end_s)
+        if not await self._try_open():
+            self._reopen_later()
+
+    async def move(self, sample_rate: int) -> None:
+        """Open another stream; the present one finishes what it has heard."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._start(self._finish(stream), "finish")
+            self._replay.drop_until(self.now_s)
+        await self.open(sample_rate)
+
+    async def restart(self) -> None:
+        """Open another stream; what the present one has heard is forgotten."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+        self._replay.drop_until(self.now_s)
+        if self.sample_rate:
+            await self.open(self.sample_rate)
+
+    def push(self, pcm: bytes) -> None:
+        """Take mono PCM16.
+
+        Raises:
+            AudioFormatError, AudioOverflowError: as RecognizerStream.push.
+        """
+        self._replay.append(pcm)
+        if self._stream is not None:
+            try:
+                self._stream.push(pcm)
+            except StreamClosedError:
+                logger.debug(f"{self._owner}: the stream has ended, audio waits for the next one")
+
+    def update(self, **settings: Any) -> None:
+        """Change the present stream's settings; later ones get theirs from `open_stream`."""
+        if self._stream is not None:
+            self._stream.update(**settings)
+
+    def flush(self) -> None:
+        """Ask for a final of what was pushed; it comes like every other transcript."""
+        if self._stream is not None:
+            self._start(self._flush(self._stream), "flush")
+
+    async def finish(self) -> None:
+        """The call has ended: wait until everything heard has been passed on, or the deadline."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        await self._finish(stream)
+        if readers := [task for task in self._tasks if not task.done()]:
+            await asyncio.wait(readers, timeout=self._flush_deadline_s)
+
+    async def aclose(self) -> None:
+        """Drop the stream and everything under way: its slot is free at once."""
+        tasks = [self._opener, *self._tasks]
+        self._opener = None
+        self._tasks.clear()
+        for task in tasks:
+            if task is not None and not task.done():
+                await self._owner.cancel_task(task)
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            await stream.aclose()
+
+    def _start(self, work: Any, name: str) -> None:
+        task = self._owner.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _try_open(self) -> bool:
+        """Whether there is nothing more to try."""
+        try:
+            stream = self._open_stream(self.sample_rate)
+        except NemotronVoiceError as error:
+            await self._on_error(error)
+            # A full engine has a free slot again some day; a bad setting waits for a new one.
+            return isinstance(error, ConfigurationError | ModelError)
+        origin_s = self._replay.start_s
+        for packet in self._replay.packets():
+            stream.push(packet)
+        self._stream = stream
+        self._start(self._read(stream, origin_s), "transcripts")
+        return True
+
+    def _reopen_later(self) -> None:
+        if self._opener is None or self._opener.done():
+            self._opener = self._owner.create_task(self._reopen(), name="reopen")
+
+    async def _reopen(self) -> None:
+        wait_s = REOPEN_FIRST_S
+        while True:
+            await asyncio.sleep(wait_s)
+            if await self._try_open():
+                return
+            wait_s = min(2 * wait_s, REOPEN_LAST_S)
+
+    async def _read(self, stream: RecognizerStream, origin_s: float) -> None:
+        """Pass on what the stream says, until it ends or breaks."""
+        answered = -1
+        try:
+            async for heard in stream:
+                transcript = heard.shifted(origin_s)
+                if transcript.is_final and stream is self._stream:
+                    self._replay.drop_until(transcript.end)
+                answers = transcript.flush_id is not None and transcript.flush_id > answered
+                if transcript.flush_id is not None and answers:
+                    answered = transcript.flush_id
+                await self._on_transcript(transcript, answers)
+        except NemotronVoiceError as error:
+            current = stream is self._stream
+            if current:
+                self._stream = None
+            await self._on_error(error)
+            if current:
+                self._reopen_later()
+
+    async def _flush(self, stream: RecognizerStream) -> None:
+        try:
+            await stream.flush(deadline_s=self._flush_deadline_s)
+        except NemotronVoiceError as error:  # the reader reports why, and opens another stream
+            logger.debug(f"{self._owner}: no answer to a flush: {error}")
+
+    async def _finish(self, stream: RecognizerStream) -> None:
+        try:
+            await stream.finish()
+        except NemotronVoiceError as error:
+            logger.debug(f"{self._owner}: no answer to the last flush: {error}")
