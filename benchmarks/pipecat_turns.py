@@ -14,128 +14,18 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from loguru import logger
-from numpy.typing import NDArray
-from pipecat.audio.vad.silero import SileroVADAnalyzer
-from pipecat.audio.vad.vad_analyzer import VADParams
-from pipecat.frames.frames import (
-    EndFrame,
-    Frame,
-    InputAudioRawFrame,
-    LLMContextFrame,
-    TranscriptionFrame,
-    VADUserStartedSpeakingFrame,
-    VADUserStoppedSpeakingFrame,
-)
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.processors.aggregators.llm_response_universal import (
-    LLMContextAggregatorPair,
-    LLMUserAggregatorParams,
-)
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.workers.runner import WorkerRunner
 
 from benchmarks.clips import Clip
+from benchmarks.pipecat_bot import STOP_S, call
 from nemotron_voice import Engine
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.pipecat import NemotronSTTService
-
-RATE = 16_000
-PACKET = RATE // 50
-STOP_S = 0.2  # the detector's wait, Pipecat's default and the stt-benchmark's
-
-
-@dataclass(slots=True)
-class Turns:
-    """What happened in a call, on the wall clock."""
-
-    stops: list[float] = field(default_factory=list)
-    starts: list[float] = field(default_factory=list)
-    finals: list[tuple[float, bool]] = field(default_factory=list)
-    contexts: list[float] = field(default_factory=list)
-
-    def waits(self) -> tuple[list[float], list[float], int]:
-        """Seconds from each stop to its finalized transcript and to the context; unanswered."""
-        to_final, to_context, unanswered = [], [], 0
-        for stop in self.stops:
-            end = min((start for start in self.starts if start > stop), default=float("inf"))
-            final = [at for at, finalized in self.finals if finalized and stop <= at < end]
-            context = [at for at in self.contexts if stop <= at < end]
-            to_final += [final[0] - stop] if final else []
-            to_context += [context[0] - stop] if context else []
-            unanswered += not final
-        return to_final, to_context, unanswered
-
-
-class Watch(FrameProcessor):
-    """Writes down when frames pass, whichever way."""
-
-    def __init__(self, turns: Turns) -> None:
-        super().__init__()
-        self.turns = turns
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Note and pass on."""
-        await super().process_frame(frame, direction)
-        now = time.time()
-        if isinstance(frame, TranscriptionFrame):
-            self.turns.finals.append((now, frame.finalized))
-        elif isinstance(frame, LLMContextFrame):
-            self.turns.contexts.append(now)
-        elif (
-            isinstance(frame, VADUserStoppedSpeakingFrame) and direction is FrameDirection.UPSTREAM
-        ):
-            self.turns.stops.append(frame.timestamp)
-        elif (
-            isinstance(frame, VADUserStartedSpeakingFrame) and direction is FrameDirection.UPSTREAM
-        ):
-            self.turns.starts.append(frame.timestamp)
-        await self.push_frame(frame, direction)
-
-
-async def one_call(
-    engine: Engine, samples: NDArray[np.float32], latency_ms: int, delay_s: float
-) -> Turns:
-    """A call in real time, begun `delay_s` late."""
-    turns = Turns()
-    user, assistant = LLMContextAggregatorPair(
-        LLMContext(),
-        user_params=LLMUserAggregatorParams(
-            vad_analyzer=SileroVADAnalyzer(params=VADParams(stop_secs=STOP_S))
-        ),
-    )
-    settings = NemotronSTTService.Settings(latency_ms=latency_ms)
-    stt = NemotronSTTService(engine=engine, settings=settings)
-    worker = PipelineWorker(
-        Pipeline([stt, Watch(turns), user, Watch(turns), assistant]),
-        params=PipelineParams(audio_in_sample_rate=RATE),
-        cancel_on_idle_timeout=False,
-    )
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-
-    async def speak() -> None:
-        await asyncio.sleep(delay_s)
-        pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
-        pcm = np.concatenate([pcm, np.zeros(2 * RATE, "<i2")])
-        began = time.monotonic()
-        for at in range(0, pcm.size, PACKET):
-            packet = pcm[at : at + PACKET].tobytes()
-            await worker.queue_frame(InputAudioRawFrame(packet, RATE, 1))
-            await asyncio.sleep(max(0.0, began + at / RATE - time.monotonic()))
-        await worker.queue_frame(EndFrame())
-
-    await asyncio.gather(runner.run(), speak())
-    return turns
 
 
 def summary(waits: list[float]) -> dict[str, float]:
@@ -148,21 +38,28 @@ async def measure(
     engine: Engine, latency_ms: int, least_turns: int, at_once: int
 ) -> dict[str, Any]:
     """Figures of one latency mode."""
-    audio = [Clip(call.audio, call.title, "en-US").samples() for call in bundled_calls()]
+    audio = [Clip(each.audio, each.title, "en-US").samples() for each in bundled_calls()]
+    settings = NemotronSTTService.Settings(latency_ms=latency_ms)
     to_final: list[float] = []
     to_context: list[float] = []
     stops = unanswered = played = 0
     while stops < least_turns:
-        calls = [audio[(played + n) % len(audio)] for n in range(at_once)]
-        played += at_once
-        heard = await asyncio.gather(
-            *(one_call(engine, call, latency_ms, 0.37 * n) for n, call in enumerate(calls))
+        logs = await asyncio.gather(
+            *(
+                call(
+                    NemotronSTTService(engine=engine, settings=settings),
+                    audio[(played + n) % len(audio)],
+                    delay_s=0.37 * n,
+                )
+                for n in range(at_once)
+            )
         )
-        for turns in heard:
-            finals, contexts, missed = turns.waits()
+        played += at_once
+        for log in logs:
+            finals, contexts, missed = log.waits()
             to_final += finals
             to_context += contexts
-            stops += len(turns.stops)
+            stops += len(log.stops)
             unanswered += missed
         typer.echo(f"{latency_ms} ms: {stops} of {least_turns} turns", err=True)
     return {

@@ -164,10 +164,10 @@ class Stream:
             self._close()
 
     async def drained(self, max_buffered_s: float = 0.5) -> None:
-        """Wait until less than `max_buffered_s` seconds of audio are undecoded."""
+        """Wait until less than `max_buffered_s` seconds, or less than a chunk, are undecoded."""
         limit = int(max_buffered_s * MODEL_SAMPLE_RATE)
         with self._lock:
-            if self._closed or self._backlog() < limit:
+            if self._is_drained(limit):
                 return
             ready: Future[None] = Future()
             self._drained.append((limit, ready))
@@ -214,10 +214,11 @@ class Stream:
             return flush
 
     async def _answer(self, flush: _Flush, deadline_s: float) -> Transcript:
+        answer = asyncio.wrap_future(flush.answer)
+        # Whoever asked may be cancelled; then an error is nobody's to hear.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await asyncio.wait_for(
-                asyncio.shield(asyncio.wrap_future(flush.answer)), deadline_s
-            )
+            return await asyncio.wait_for(asyncio.shield(answer), deadline_s)
         except TimeoutError:
             with self._lock:
                 if not flush.answer.done():  # answered by what is known; the rest comes later
@@ -412,14 +413,17 @@ class Stream:
 
     def _wake_drained(self) -> None:
         if self._drained:
-            backlog = self._backlog()
             still = []
             for limit, ready in self._drained:
-                if backlog < limit or self._closed:
+                if self._is_drained(limit):
                     _resolve(ready)
                 else:
                     still.append((limit, ready))
             self._drained = still
+
+    def _is_drained(self, limit: int) -> bool:
+        # Without a step on its way nothing gets less: what is there is no whole chunk.
+        return self._closed or not self._queued or self._backlog() < limit
 
     def _close(self, error: NemotronVoiceError | None = None) -> None:
         with self._lock:

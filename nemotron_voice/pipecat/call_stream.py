@@ -100,12 +100,12 @@ class CallStream:
         Raises:
             AudioFormatError, AudioOverflowError: as RecognizerStream.push.
         """
-        self._replay.append(pcm)
         if self._stream is not None:
             try:
                 self._stream.push(pcm)
             except StreamClosedError:
                 logger.debug(f"{self._owner}: the stream has ended, audio waits for the next one")
+        self._replay.append(pcm)  # not what was refused: both clocks skip it
 
     def update(self, **settings: Any) -> None:
         """Change the present stream's settings; later ones get theirs from `open_stream`."""
@@ -116,6 +116,11 @@ class CallStream:
         """Ask for a final of what was pushed; it comes like every other transcript."""
         if self._stream is not None:
             self._start(self._flush(self._stream), "flush")
+
+    async def drained(self, max_buffered_s: float = 0.5) -> None:
+        """Wait until less than that is undecoded: for audio that comes faster than speech."""
+        if self._stream is not None:
+            await self._stream.drained(max_buffered_s)
 
     async def finish(self) -> None:
         """The call has ended: wait until everything heard has been passed on, or the deadline."""

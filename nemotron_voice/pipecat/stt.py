@@ -141,6 +141,7 @@ class NemotronSTTService(STTService):
         )
         self._gate = SpeechGate(has_detector=vad)
         self._warned = False
+        self._refused_bytes = 0  # in a row
         self._heard_at = 0.0  # wall clock of the last audio
         self._held: list[Transcript] = []
 
@@ -207,7 +208,14 @@ class NemotronSTTService(STTService):
         try:
             self._call.push(audio)
         except (AudioError, AudioOverflowError) as error:
-            await self._report(error)
+            if not self._refused_bytes:  # one error for a stretch of refusals, not 50 a second
+                await self._report(error)
+            self._refused_bytes += len(audio)
+        else:
+            if self._refused_bytes:
+                lost_s = self._refused_bytes / (2 * self._call.sample_rate)
+                logger.warning(f"{self}: audio is taken again, {lost_s:.1f} s were refused")
+            self._refused_bytes = 0
         yield None
 
     async def process_audio_frame(

@@ -352,6 +352,17 @@ def test_after_the_end_everything_is_refused_and_closing_again_is_fine(tiny_engi
     asyncio.run(main())
 
 
+def test_what_is_less_than_a_chunk_is_not_waited_for(tiny_engine: Engine) -> None:
+    async def main() -> None:
+        stream = tiny_engine.open(latency_ms=1120)
+        stream.push(babble(2, 1))
+        async with asyncio.timeout(20):
+            await stream.drained(0.1)
+        await stream.aclose()
+
+    asyncio.run(main())
+
+
 def test_closing_during_a_flush_answers_it_with_an_error_and_frees_the_slot(
     tiny_engine: Engine,
 ) -> None:

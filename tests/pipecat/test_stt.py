@@ -34,7 +34,12 @@ from pipecat.tests.utils import SleepFrame, run_test
 from pipecat.transcriptions.language import Language
 from pipecat.utils.errors import ErrorCategory
 
-from nemotron_voice.errors import ConfigurationError, EngineFullError, StepFailedError
+from nemotron_voice.errors import (
+    AudioOverflowError,
+    ConfigurationError,
+    EngineFullError,
+    StepFailedError,
+)
 from nemotron_voice.pipecat import NEMOTRON_TTFS_P99, NemotronSTTService
 from tests.pipecat.scripted_recognizer import ScriptedRecognizer, transcript
 
@@ -347,6 +352,26 @@ async def test_a_broken_stream_is_replaced_and_hears_again_what_no_final_covered
     assert len(recognizer.streams) == 2
     assert recognizer.stream.pushed_s == pytest.approx(0.6 + 0.4 + 0.2 + 0.2)
     assert [final.text for final in finals(down)] == ["One.", "Two."]
+
+
+async def test_an_engine_that_falls_behind_is_reported_once_and_not_for_every_packet() -> None:
+    recognizer = ScriptedRecognizer("Here I am.")
+
+    def overflows(error: Exception | None) -> Do:
+        def what() -> None:
+            recognizer.stream.push_error = error
+
+        return Do(what=what)
+
+    full = AudioOverflowError("30 s are waiting")
+    packets = [audio(0.02) for _ in range(20)]
+    down, up = await hear(
+        recognizer, [overflows(full), *packets, SleepFrame(PAUSE), overflows(None), *turn()]
+    )
+    (error,) = [frame for frame in up if isinstance(frame, ErrorFrame)]
+    assert "30 s" in error.error
+    assert not error.category.is_permanent
+    assert [final.text for final in finals(down)] == ["Here I am."]
 
 
 async def test_a_full_engine_is_tried_again_and_no_audio_is_lost() -> None:
