@@ -142,6 +142,17 @@ async def measure(engine: Engine, minutes: float) -> dict[str, Any]:
     }
 
 
+def summary(figures: dict[str, Any]) -> str:
+    """In a sentence."""
+    happened, after = figures["happened"], figures["after"]
+    return (
+        f"{figures['minutes']:g} minutes of audio, {happened['stops']} stops, "
+        f"{happened['finals']} finals, {sum(happened['events'].values())} mutes, interruptions and "
+        f"changes of settings: {after['tasks']} tasks, {after['streams']} streams and "
+        f"{after['services']} services are left, memory {figures['memory_mb']:+.1f} MB."
+    )
+
+
 def main(
     minutes: Annotated[float, typer.Option(help="Of the long call")] = 30.0,
     results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(

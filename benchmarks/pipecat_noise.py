@@ -100,6 +100,32 @@ async def measure(engine: Engine, minutes: float) -> list[dict[str, Any]]:
     return [row for rows in await asyncio.gather(*calls) for row in rows]
 
 
+def table(figures: dict[str, Any]) -> str:
+    """In Markdown."""
+    lines = [
+        (
+            f"{figures['noise_minutes']:.0f} minutes: {figures['phantom_turns']} phantom turns, "
+            f"{figures['phantom_interims']} interims and {figures['phantom_finals']} finals outside "
+            "speech."
+        ),
+        "",
+        "| sound | minutes | speech by Silero | turns opened | finals | phantoms of any kind |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in SOUNDS:
+        rows = [row for row in figures["stretches"] if row["sound"] == name]
+        phantoms = sum(
+            row["phantom_turns"] + row["phantom_interims"] + len(row["phantom_finals"])
+            for row in rows
+        )
+        lines.append(
+            f"| {name} | {len(rows) * NOISE_S / 60:.1f} "
+            f"| {sum(row['silero_speech'] for row in rows)} | {sum(row['turns'] for row in rows)} "
+            f"| {sum(len(row['finals']) for row in rows)} | {phantoms} |"
+        )
+    return "\n".join(lines)
+
+
 def main(
     minutes: Annotated[float, typer.Option(help="Of noise in all")] = 10.0,
     results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(

@@ -1,4 +1,4 @@
-"""Put the measured tables into the README: `python -m benchmarks.readme`.
+"""Put the measured tables into README and docs: `python -m benchmarks.readme`.
 
 Reads docs/results/*.json, which the other benchmarks write, and replaces what stands between
 `<!-- name -->` and `<!-- /name -->`.
@@ -11,28 +11,39 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, flush, pipecat_turns, soak
+from benchmarks import (
+    accuracy,
+    flush,
+    pipecat_calls,
+    pipecat_long_call,
+    pipecat_noise,
+    pipecat_turns,
+    soak,
+)
 
 RESULTS = Path("docs/results")
-README = Path("README.md")
 
 
 def main() -> None:
     """Replace the tables whose results exist."""
-    text = README.read_text(encoding="utf-8")
-    for name, render in (
-        ("accuracy", _accuracy),
-        ("flush", flush.table),
-        ("soak", soak.summary),
-        ("pipecat_turns", pipecat_turns.table),
-    ):
-        source = RESULTS / f"{name}.json"
-        if source.exists():
-            table = render(json.loads(source.read_text(encoding="utf-8")))
-            block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
-            pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
-            text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
-    README.write_text(text, encoding="utf-8")
+    for page in (Path("README.md"), *sorted(Path("docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        for name, render in (
+            ("accuracy", _accuracy),
+            ("flush", flush.table),
+            ("soak", soak.summary),
+            ("pipecat_turns", pipecat_turns.table),
+            ("pipecat_calls", pipecat_calls.table),
+            ("pipecat_noise", pipecat_noise.table),
+            ("pipecat_long_call", pipecat_long_call.summary),
+        ):
+            source = RESULTS / f"{name}.json"
+            if source.exists():
+                table = render(json.loads(source.read_text(encoding="utf-8")))
+                block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+                pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
+                text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
+        page.write_text(text, encoding="utf-8")
 
 
 def _accuracy(results: dict[str, Any]) -> str:
