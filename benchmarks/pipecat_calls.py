@@ -145,7 +145,7 @@ def table(figures: dict[str, Any]) -> str:
     """In Markdown."""
     lines = [
         (
-            f"{figures['equal_to_alone']} of {figures['calls']} calls have the very transcript that "
+            f"{figures['equal_to_alone']} of {figures['calls']} calls have the transcript that "
             f"they have alone; the rest differ by {figures['wer_against_alone']} % of all words."
         ),
         "",

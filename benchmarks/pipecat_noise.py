@@ -105,8 +105,7 @@ def table(figures: dict[str, Any]) -> str:
     lines = [
         (
             f"{figures['noise_minutes']:.0f} minutes: {figures['phantom_turns']} phantom turns, "
-            f"{figures['phantom_interims']} interims and {figures['phantom_finals']} finals outside "
-            "speech."
+            f"{figures['phantom_interims']} interims, {figures['phantom_finals']} finals."
         ),
         "",
         "| sound | minutes | speech by Silero | turns opened | finals | phantoms of any kind |",
