@@ -23,6 +23,7 @@ FLOORS = (
     {"recognizer"},
     {"protocol"},
     {"engine", "remote"},
+    {"shared_engine"},
     {"pipecat", "livekit", "server"},
     {"cli"},
 )

@@ -47,7 +47,7 @@ from nemotron_voice.audio import StreamResampler, read_file
 from nemotron_voice.cli import screen
 from nemotron_voice.cli.demo import Call, Turn, bundled_calls
 from nemotron_voice.cli.hear import PACKET_MS, sleep_until
-from nemotron_voice.pipecat.shared_engine import shared_engine
+from nemotron_voice.shared_engine import shared_engine
 
 MODEL = "demo"
 DEFAULT_CALLS = ("english-spanish", "five-languages")

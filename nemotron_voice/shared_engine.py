@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 
+from nemotron_voice.errors import NemotronVoiceError
 from nemotron_voice.recognizer import Recognizer
 
+_log = logging.getLogger(__name__)
 _loading = threading.Lock()
 _engines: dict[str, Recognizer] = {}
+
+
+def prewarm(model: str) -> None:
+    """Begin to load the process' engine of `model` and return at once."""
+    if model not in _engines:
+        threading.Thread(target=_try_load, args=(model,), daemon=True, name="prewarm").start()
 
 
 async def shared_engine(model: str) -> Recognizer:
@@ -21,6 +30,13 @@ async def shared_engine(model: str) -> Recognizer:
         ModelNotFoundError, CheckpointError.
     """
     return await asyncio.to_thread(_load, model)
+
+
+def _try_load(model: str) -> None:
+    try:
+        _load(model)
+    except NemotronVoiceError:
+        _log.exception("loading %s failed; the first call will try again", model)
 
 
 def _load(model: str) -> Recognizer:
