@@ -44,9 +44,9 @@ from nemotron_voice.errors import (
 )
 from nemotron_voice.pipecat.call_stream import CallStream
 from nemotron_voice.pipecat.languages import joins_without_space, to_language, to_locale
-from nemotron_voice.shared_engine import shared_engine
 from nemotron_voice.pipecat.speech_gate import SpeechGate
 from nemotron_voice.recognizer import Recognizer, RecognizerStream
+from nemotron_voice.shared_engine import shared_engine
 from nemotron_voice.transcript import Transcript, select_words
 
 # Seconds from the end of speech to the final: the detector's stop delay of 0.2 s and a flush.
