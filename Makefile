@@ -75,7 +75,7 @@ $(STAMPS)/pipecat: $(STAMPS)/core
 
 $(STAMPS)/dev: $(STAMPS)/pipecat
 	@echo "installing what the tests need" >&2
-	@$(PIP) install -c constraints.txt -e ".[dev]"
+	@$(PIP) install -c constraints.txt -e ".[dev,livekit]"
 	@touch $@
 
 $(STAMPS)/reference: $(STAMPS)/dev

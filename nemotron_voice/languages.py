@@ -237,7 +237,7 @@ _NEAREST: Final = {
 }
 
 
-def nearest(name: object) -> str:
+def nearest(name: object, supported: Collection[str] | None = None) -> str:
     """As `resolve`, and another region of a language is the nearest locale: es-MX is es-US.
 
     Norwegian without more is Bokmål. Chinese of Taiwan and Hong Kong is refused: the model wasn't
@@ -246,22 +246,23 @@ def nearest(name: object) -> str:
     Raises:
         UnknownLanguageError, UnsupportedLanguageError: as `resolve`.
     """
-    value = str(getattr(name, "value", name))
     try:
-        return resolve(name)
+        return resolve(name, supported)
     except AmbiguousLanguageError:
-        return "nb-NO"
+        return resolve("nb-NO", supported)
     except UnknownLanguageError:
+        value = str(getattr(name, "value", name))
         base, dash, region = value.replace("_", "-").partition("-")
         base = base.lower()
-        codes = _LANGUAGES.get(base, ())
-        if not (dash and codes) or value.upper().startswith("ZH-HK"):
+        if not (dash and base in _LANGUAGES) or value.upper().startswith("ZH-HK"):
             raise
     if base in _NEAREST:
         regions, there, elsewhere = _NEAREST[base]
         code = there if region.upper() in regions else elsewhere
     else:
-        code = codes[0]
+        code = _LANGUAGES[base][0]
+    if supported is not None and code not in supported:
+        code = resolve(base, supported)
     _log.info("language=%r is heard as %s, the nearest locale of the model", value, code)
     return code
 

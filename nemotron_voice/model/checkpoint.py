@@ -81,7 +81,7 @@ def load_checkpoint(
     except OSError as error:
         raise CheckpointFormatError(f"{name} can't be read: {error}") from error
     if isinstance(model, str) and _HUB_ID.fullmatch(name) and not name.endswith(".nemo"):
-        return _load_folder(_fetch(name, revision, offline=offline), name)
+        return _load_folder(fetch(name, revision, offline=offline), name)
     raise ModelNotFoundError(f"there is no model {name!r}: {_NO_MODEL}")
 
 
@@ -167,7 +167,12 @@ def _read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Tokenizer:
     return tokenizer
 
 
-def _fetch(name: str, revision: str | None, *, offline: bool) -> Path:
+def fetch(name: str, revision: str | None = None, *, offline: bool = False) -> Path:
+    """The folder of a hub id in the local cache, fetched if it isn't there.
+
+    Raises:
+        ModelNotFoundError: the hub has no such id or revision, or can't be reached.
+    """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - a second to import
     from huggingface_hub.errors import (  # noqa: PLC0415
         GatedRepoError,

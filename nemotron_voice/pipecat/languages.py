@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pipecat.transcriptions.language import Language
 
 from nemotron_voice.languages import nearest
@@ -19,13 +21,17 @@ def to_language(locale: str | None) -> Language | None:
     return _OWN_NAMES.get(locale) or Language(locale)
 
 
-def to_locale(language: Language | str) -> str:
+def to_locale(language: Language | str | None, supported: Collection[str] | None = None) -> str:
     """The locale ("es-ES") or "auto" that a Pipecat language or a string means, or is nearest to.
+
+    Args:
+        language: None is "auto".
+        supported: locales of the model in use; None for all.
 
     Raises:
         ConfigurationError: the model has no such language.
     """
-    return nearest(language)
+    return nearest(language or "auto", supported)
 
 
 def joins_without_space(locale: str | None) -> bool:

@@ -7,7 +7,7 @@ audio is put into the stream's queue, and a task of its own pushes what the stre
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,7 +123,8 @@ class NemotronSTTService(STTService):
         )
         if settings is not None:
             defaults.apply_update(settings)
-        StreamOptions(**_stream_settings(defaults))  # refuses what no engine could serve
+        # Refuse what no engine could serve.
+        StreamOptions(**_stream_settings(defaults))
         super().__init__(
             sample_rate=sample_rate,
             ttfs_p99_latency=ttfs_p99_latency,
@@ -150,12 +151,13 @@ class NemotronSTTService(STTService):
         return True
 
     def language_to_service_language(self, language: Language) -> str | None:
-        """The locale that a Pipecat language means.
+        """The language's own name: which locale it means depends on the model.
 
         Raises:
             ConfigurationError: the model has no such language.
         """
-        return to_locale(language)
+        to_locale(language)
+        return language.value
 
     # ---- start and end
 
@@ -193,8 +195,11 @@ class NemotronSTTService(STTService):
         if self._engine is None:
             raise ModelError("no engine: loading the model failed, or the pipeline hasn't started")
         finalize = "flush" if self._gate.has_detector else "sentence"
-        options = _stream_settings(self._settings)
-        return self._engine.open(sample_rate=sample_rate, finalize=finalize, **options)
+        return self._engine.open(
+            sample_rate=sample_rate,
+            finalize=finalize,
+            **_stream_settings(self._settings, self._engine.languages),
+        )
 
     # ---- audio
 
@@ -271,8 +276,6 @@ class NemotronSTTService(STTService):
         A setting that can't be is refused with an error frame, and nothing changes.
         """
         try:
-            if is_given(delta.language):
-                delta.language = to_locale(delta.language or "auto")
             await self._apply(delta)
         except NemotronVoiceError as error:
             await self.push_error(
@@ -282,20 +285,24 @@ class NemotronSTTService(STTService):
         return await super()._update_settings(delta)
 
     async def _apply(self, delta: STTSettings) -> None:
-        update: dict[str, Any] = {}
-        if is_given(delta.language):
-            update["language"] = delta.language
-        latency_ms = getattr(delta, "latency_ms", NOT_GIVEN)
-        if is_given(latency_ms):
-            update["latency_ms"] = latency_ms
-        StreamOptions(**update)
-        if is_given(delta.model) and delta.model != self._settings.model:
+        engine = self._engine
+        model_changes = is_given(delta.model) and delta.model != self._settings.model
+        if model_changes:
             if self._own_engine is not None:
                 raise ConfigurationError(
                     f"model={delta.model!r} can't be changed: this service was given its engine; "
                     "leave out engine= to let it load models by name"
                 )
-            self._engine = await shared_engine(str(delta.model))
+            engine = await shared_engine(str(delta.model))
+        update: dict[str, Any] = {}
+        if is_given(delta.language):
+            update["language"] = to_locale(delta.language, engine.languages if engine else None)
+        latency_ms = getattr(delta, "latency_ms", NOT_GIVEN)
+        if is_given(latency_ms):
+            update["latency_ms"] = latency_ms
+        StreamOptions(**update)
+        if model_changes:
+            self._engine = engine
             self._settings.apply_update(self.Settings(**update))
             await self._call.move(self._call.sample_rate or self.sample_rate)
         elif update:
@@ -374,13 +381,12 @@ class NemotronSTTService(STTService):
         await self.push_error(str(error), exception=error, category=_category(error))
 
 
-def _stream_settings(settings: NemotronSTTSettings) -> dict[str, Any]:
+def _stream_settings(
+    settings: NemotronSTTSettings, supported: Collection[str] | None = None
+) -> dict[str, Any]:
     """The stream's options; interims are gated here, so that they can be switched on later."""
-    language = settings.language or "auto"
-    return {
-        "language": language.value if isinstance(language, Language) else language,
-        "latency_ms": settings.latency_ms,
-    }
+    language: Any = settings.language
+    return {"language": to_locale(language, supported), "latency_ms": settings.latency_ms}
 
 
 def _category(error: NemotronVoiceError) -> ErrorCategory:

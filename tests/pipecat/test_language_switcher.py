@@ -24,7 +24,7 @@ from pipecat.transcriptions.language import Language
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.language_switch import LanguageChange
 from nemotron_voice.pipecat import NemotronLanguageSwitcher
-from tests.pipecat.scripted_recognizer import transcript
+from tests.scripted_recognizer import transcript
 
 BOTH = [Language.EN_US, Language.ES_US]
 

@@ -26,7 +26,7 @@ from pipecat.tests.utils import SleepFrame, run_test
 
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.pipecat import NemotronSTTService
-from tests.pipecat.scripted_recognizer import ScriptedRecognizer, transcript
+from tests.scripted_recognizer import ScriptedRecognizer, transcript
 
 RATE = 16_000
 PAUSE = 0.05

@@ -41,7 +41,7 @@ from nemotron_voice.errors import (
     StepFailedError,
 )
 from nemotron_voice.pipecat import NEMOTRON_TTFS_P99, NemotronSTTService
-from tests.pipecat.scripted_recognizer import ScriptedRecognizer, transcript
+from tests.scripted_recognizer import ScriptedRecognizer, transcript
 
 RATE = 16_000
 

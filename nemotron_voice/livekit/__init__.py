@@ -1,0 +1,9 @@
+"""LiveKit Agents: a streaming STT plugin, and a helper that lets the agent change language.
+
+Needs the extra: `pip install "nemotron-voice[livekit]"`. The same as `livekit.plugins.nemotron`.
+"""
+
+from nemotron_voice.livekit.stream import RecognizeStream
+from nemotron_voice.livekit.stt import STT
+
+__all__ = ["STT", "RecognizeStream"]
