@@ -12,10 +12,10 @@ import threading
 from livekit.agents import Plugin
 
 from nemotron_voice import __version__
-from nemotron_voice.livekit import STT, RecognizeStream
+from nemotron_voice.livekit import STT, LanguageSwitcher, RecognizeStream, switch_language
 from nemotron_voice.livekit.log import logger
 
-__all__ = ["STT", "RecognizeStream", "__version__"]
+__all__ = ["STT", "LanguageSwitcher", "RecognizeStream", "__version__", "switch_language"]
 
 
 class NemotronPlugin(Plugin):
