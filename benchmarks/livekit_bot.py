@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soxr
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, UserInputTranscribedEvent, inference, llm, tts
+from livekit.agents import Agent, AgentSession, UserInputTranscribedEvent, inference, llm, tts, vad
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS
 from livekit.agents.voice import io
 from numpy.typing import NDArray
@@ -138,6 +138,15 @@ class _Silence(tts.ChunkedStream):
         output_emitter.flush()
 
 
+def detector() -> vad.VAD:
+    """Silero: bundled with livekit-agents 1.8, its own plugin before."""
+    if hasattr(inference, "VAD"):
+        return inference.VAD(model="silero")
+    from livekit.plugins import silero  # noqa: PLC0415 - only there
+
+    return silero.VAD.load()
+
+
 @dataclass(slots=True)
 class SessionLog:
     """What a session told, with the wall clock."""
@@ -159,7 +168,7 @@ async def talking(
 ) -> AsyncIterator[tuple[AgentSession[Any], SessionLog]]:
     """A running session with this caller; `options` are AgentSession's."""
     session: AgentSession[Any] = AgentSession(
-        **{"llm": PhraseLLM(), "tts": SilentTTS(), "vad": inference.VAD(model="silero")} | options
+        **{"llm": PhraseLLM(), "tts": SilentTTS(), "vad": detector()} | options
     )
     log = SessionLog()
     session.on("user_input_transcribed", lambda e: log.transcripts.append((time.time(), e)))
