@@ -15,11 +15,12 @@ PIP := $(IN_VENV)python -m pip --disable-pip-version-check -qq
 REQUIREMENTS := pyproject.toml constraints.txt
 STAMPS := $(VENV)/.stamps
 SUMMARY := --durations=5
+OLDEST := $(VENV)/oldest
 
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test test-reference test-slow lint format wheel constraints clean
+.PHONY: help demo test test-reference test-oldest test-slow lint format wheel constraints clean
 
 help: ## what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -32,6 +33,9 @@ test: $(STAMPS)/dev lint ## lint, types, unit and end-to-end tests: minutes
 
 test-reference: $(STAMPS)/reference ## parity with NeMo 3.0.0 and Transformers 5.23
 	@$(IN_VENV)python -m pytest $(SUMMARY) -m "reference and not slow"
+
+test-oldest: $(STAMPS)/oldest ## the adapters with the oldest Pipecat and LiveKit that the extras allow
+	@$(OLDEST)/bin/python -m pytest $(SUMMARY) -p no:cacheprovider tests/pipecat tests/livekit
 
 test-slow: $(STAMPS)/dev ## soak tests
 	@$(IN_VENV)python -m pytest $(SUMMARY) -m slow
@@ -76,6 +80,15 @@ $(STAMPS)/pipecat: $(STAMPS)/core
 $(STAMPS)/dev: $(STAMPS)/pipecat
 	@echo "installing what the tests need" >&2
 	@$(PIP) install -c constraints.txt -e ".[dev,livekit]"
+	@touch $@
+
+# Only what differs is installed; everything else is the other environment's.
+$(STAMPS)/oldest: $(STAMPS)/dev constraints-oldest.txt
+	@echo "installing the oldest Pipecat and LiveKit" >&2
+	@rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip --disable-pip-version-check -qq install -r constraints-oldest.txt
+	@$(IN_VENV)python -c 'import os, sysconfig; print(sysconfig.get_path("purelib"), os.path.abspath("plugin"), sep="\n")' \
+		> "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_newest.pth"
 	@touch $@
 
 $(STAMPS)/reference: $(STAMPS)/dev

@@ -261,7 +261,7 @@ async def test_several_channels_are_refused_and_not_retried() -> None:
             caller.stream.push_frame(frame(channels=2))
         await asyncio.wait_for(caller.ended, 5)
     assert isinstance(caller.error, APIConnectionError)
-    assert "2 channels" in str(caller.error)
+    assert "2 channels" in f"{caller.error} {caller.error.__cause__}"
 
 
 async def test_closing_in_the_middle_of_a_flush_frees_the_slot() -> None:
