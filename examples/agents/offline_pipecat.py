@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from offline_phrases import LETTERS_PER_S, REPLIES
 from offline_screen import CallScreen, CallTable
 from pipecat.frames.frames import (
     BotStoppedSpeakingFrame,
@@ -56,7 +57,6 @@ PACKET = RATE * PACKET_MS // 1000
 AFTER_TURN_S = 0.3  # of the recording after the caller's last word; then they wait for the answer
 PATIENCE_S = 8.0  # how long they wait: longer than the turn strategies ever take
 THINKING_S = 0.25  # an LLM's first words
-LETTERS_PER_S = 16  # of speech
 
 VOICES = {
     Language.EN_US: "anna",
@@ -64,13 +64,6 @@ VOICES = {
     Language.FR_FR: "claire",
     Language.IT_IT: "giulia",
     Language.PT_BR: "luana",
-}
-REPLIES = {
-    "English": ("Of course. Anything else?", "I have noted that.", "Very good."),
-    "Spanish": ("Claro que sí. ¿Algo más?", "Lo he anotado.", "Muy bien."),
-    "French": ("Bien sûr. Autre chose ?", "C'est noté.", "Très bien."),
-    "Italian": ("Certo. Desidera altro?", "L'ho annotato.", "Molto bene."),
-    "Portuguese": ("Claro. Mais alguma coisa?", "Já anotei.", "Muito bem."),
 }
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("livekit.agents")
 from livekit.agents import AgentSession
 
 from benchmarks.clips import Clip
-from benchmarks.livekit_bot import Caller, PhraseLLM, SilentTTS, talking
+from benchmarks.livekit_bot import RecordedCaller, ScriptedLLM, SilentTTS, talking
 from nemotron_voice import Engine
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.livekit import STT, switch_language
@@ -29,7 +29,7 @@ def turns(count: int) -> tuple[np.ndarray[Any, Any], list[str]]:
     return np.concatenate([samples, np.zeros(2 * RATE, np.float32)]), [t.text for t in said]
 
 
-async def finish(caller: Caller) -> None:
+async def finish(caller: RecordedCaller) -> None:
     await caller.ended.wait()
     await asyncio.sleep(1.0)
 
@@ -38,7 +38,7 @@ async def finish(caller: Caller) -> None:
 async def test_every_mode_closes_turns(turn_detection: Any) -> None:
     samples, _ = turns(1)
     with Engine.load("demo", threads=1) as engine:
-        caller = Caller(samples)
+        caller = RecordedCaller(samples)
         ears = STT(engine=engine, latency_ms=160)
         async with talking(caller, stt=ears, turn_detection=turn_detection) as (session, log):
             await finish(caller)
@@ -58,10 +58,10 @@ async def test_the_voice_changes_before_the_first_spanish_answer() -> None:
     call = bundled_calls()[0]
     first = next(n for n, turn in enumerate(call.turns) if turn.language == "es-ES")
     samples, _ = turns(first + 1)
-    model, voice = PhraseLLM(), SilentTTS()
+    model, voice = ScriptedLLM(), SilentTTS(voice="anna")
     changes = []
     with Engine.load("demo", threads=1) as engine:
-        caller = Caller(samples)
+        caller = RecordedCaller(samples)
         ears = STT(engine=engine, latency_ms=160)
         async with talking(caller, stt=ears, llm=model, tts=voice, turn_detection="vad") as (
             session,
