@@ -14,6 +14,8 @@ from typing import Any
 from benchmarks import (
     accuracy,
     flush,
+    livekit_room,
+    livekit_turns,
     pipecat_calls,
     pipecat_long_call,
     pipecat_noise,
@@ -36,6 +38,8 @@ def main() -> None:
             ("pipecat_calls", pipecat_calls.table),
             ("pipecat_noise", pipecat_noise.table),
             ("pipecat_long_call", pipecat_long_call.summary),
+            ("livekit_turns", livekit_turns.table),
+            ("livekit_room", livekit_room.summary),
         ):
             source = RESULTS / f"{name}.json"
             if source.exists():

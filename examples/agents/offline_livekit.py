@@ -124,7 +124,7 @@ class Earpiece(io.AudioOutput):
         self.on_playback_finished(playback_position=played, interrupted=interrupted)
 
 
-class ScriptedLLM(llm.LLM):
+class ScriptedLLM(llm.LLM[Any]):
     """Answers with the next phrase in the language that its instructions name, else in English."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class _Phrase(llm.LLMStream):
         self._event_ch.send_nowait(llm.ChatChunk(id="phrase", delta=delta))
 
 
-class SilentTTS(tts.TTS):
+class SilentTTS(tts.TTS[Any]):
     """Silence as long as the text would take; its options are those of many a TTS."""
 
     def __init__(self, **options: Any) -> None:

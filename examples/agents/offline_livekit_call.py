@@ -90,7 +90,7 @@ async def play(
     for number, call in enumerate(calls, 1):
         console.print(f"\n[bold]Call {number} of {len(calls)}: {call.title}[/bold]")
         ends = [turn.end for turn in call.turns[:-1]]
-        caller = RecordedCaller(_samples(call), ends)
+        caller = RecordedCaller(samples_of(call), ends)
         voice = SilentTTS(language="en", voice="anna")
         session: AgentSession[Any] = AgentSession(
             stt=STT(model=MODEL, latency_ms=160),
@@ -131,7 +131,8 @@ def _chosen(options: argparse.Namespace) -> list[Call]:
     return [known[name] for name in names]
 
 
-def _samples(call: Call) -> NDArray[np.float32]:
+def samples_of(call: Call) -> NDArray[np.float32]:
+    """A call at 16 kHz, with two seconds of silence after it."""
     audio = read_file(call.audio)
     resampler = StreamResampler(audio.sample_rate)
     blocks = [resampler.process(block) for block in audio]
