@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import (
     accuracy,
     flush,
+    livekit_jobs,
     livekit_room,
     livekit_turns,
     pipecat_calls,
@@ -40,6 +41,7 @@ def main() -> None:
             ("pipecat_long_call", pipecat_long_call.summary),
             ("livekit_turns", livekit_turns.table),
             ("livekit_room", livekit_room.summary),
+            ("livekit_jobs", livekit_jobs.table),
         ):
             source = RESULTS / f"{name}.json"
             if source.exists():
