@@ -53,6 +53,7 @@ class ScriptedStream:
         self.closed = False
         self.finished = False
         self.push_error: Exception | None = None
+        self.deaf = False  # flushes aren't answered
         self._events: asyncio.Queue[Transcript | Exception | None] = asyncio.Queue()
 
     @property
@@ -74,6 +75,8 @@ class ScriptedStream:
         self.updates.append(settings)
 
     async def flush(self, *, deadline_s: float = 2.0) -> Transcript:
+        if self.deaf:
+            raise StreamClosedError("the stream has failed")
         answer = self.answers.pop(0) if self.answers else ""
         if isinstance(answer, str):
             answer = transcript(

@@ -133,8 +133,11 @@ class RecognizeStream(stt.RecognizeStream):
         try:
             for packet in self._replay.packets():
                 stream.push(packet)
+            unanswered = set(self._askers)
             self._askers.clear()
             self._stream = stream
+            if unanswered:  # by the stream that broke
+                self._flush(stream, "session" if "session" in unanswered else "quiet")
             if self._options.vad is not None:
                 watcher = _Watcher(self._options.vad.stream(), self._flush_for_vad)
             tasks = [

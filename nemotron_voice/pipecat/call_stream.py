@@ -57,12 +57,8 @@ class CallStream:
         self._replay = ReplayBuffer(16_000)
         self._opener: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owed = 0  # flushes not answered yet; the next stream answers for a broken one
         self.sample_rate = 0  # until it is opened
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a stream is listening now; a flush without one isn't answered."""
-        return self._stream is not None
 
     @property
     def now_s(self) -> float:
@@ -82,7 +78,7 @@ class CallStream:
         stream, self._stream = self._stream, None
         if stream is not None:
             self._start(self._finish(stream), "finish")
-            self._replay.drop_until(self.now_s)
+            self._forget()
         await self.open(sample_rate)
 
     async def restart(self) -> None:
@@ -90,7 +86,7 @@ class CallStream:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
-        self._replay.drop_until(self.now_s)
+        self._forget()
         if self.sample_rate:
             await self.open(self.sample_rate)
 
@@ -114,6 +110,7 @@ class CallStream:
 
     def flush(self) -> None:
         """Ask for a final of what was pushed; it comes like every other transcript."""
+        self._owed += 1
         if self._stream is not None:
             self._start(self._flush(self._stream), "flush")
 
@@ -143,6 +140,10 @@ class CallStream:
             stream, self._stream = self._stream, None
             await stream.aclose()
 
+    def _forget(self) -> None:
+        self._replay.drop_until(self.now_s)
+        self._owed = 0
+
     def _start(self, work: Any, name: str) -> None:
         task = self._owner.create_task(work, name=name)
         self._tasks.add(task)
@@ -161,6 +162,9 @@ class CallStream:
             stream.push(packet)
         self._stream = stream
         self._start(self._read(stream, origin_s), "transcripts")
+        if self._owed:
+            self._owed = 0
+            self.flush()
         return True
 
     def _reopen_later(self) -> None:
@@ -186,6 +190,8 @@ class CallStream:
                 answers = transcript.flush_id is not None and transcript.flush_id > answered
                 if transcript.flush_id is not None and answers:
                     answered = transcript.flush_id
+                    if stream is self._stream:
+                        self._owed = max(0, self._owed - 1)
                 await self._on_transcript(transcript, answers)
         except NemotronVoiceError as error:
             current = stream is self._stream

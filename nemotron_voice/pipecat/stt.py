@@ -258,9 +258,8 @@ class NemotronSTTService(STTService):
 
     def _finalize_now(self, now_s: float) -> None:
         self._gate.stopped(now_s)
-        if self._call.is_open:
-            self.request_finalize()
-            self._call.flush()
+        self.request_finalize()
+        self._call.flush()
 
     async def _become_active(self) -> None:
         """Another service listened until now: what this one heard before belongs to the past."""

@@ -218,6 +218,18 @@ async def test_a_broken_stream_is_opened_again_and_hears_what_no_final_covered()
     assert ends == pytest.approx([0.2, 1.2], abs=0.06)  # a word in the last second of each
 
 
+async def test_a_stream_that_breaks_at_a_flush_still_brings_the_final() -> None:
+    recognizer = ScriptedRecognizer("Two.")
+    async with listening(flushing(recognizer)) as caller:
+        await caller.push(1.0)
+        recognizer.stream.deaf = True
+        await caller.flush()
+        recognizer.stream.say(StepFailedError("the network failed"))
+        await asyncio.sleep(0.3)
+        assert caller.texts() == ["Two."]
+        await caller.end()
+
+
 async def test_a_stream_that_breaks_always_ends_with_an_error_of_livekit_s() -> None:
     recognizer = ScriptedRecognizer()
     recognizer.refusals = [EngineFullError("every slot is taken")] * 20

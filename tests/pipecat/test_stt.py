@@ -374,6 +374,20 @@ async def test_an_engine_that_falls_behind_is_reported_once_and_not_for_every_pa
     assert [final.text for final in finals(down)] == ["Here I am."]
 
 
+async def test_a_stream_that_breaks_at_the_stop_still_brings_the_final() -> None:
+    recognizer = ScriptedRecognizer(transcript("Two.", final=True, start=0.3, flush_id=0))
+
+    def breaks() -> None:
+        recognizer.stream.deaf = True
+        recognizer.stream.say(StepFailedError("the network failed"))
+
+    down, _ = await hear(
+        recognizer, [audio(0.6), starts(), audio(0.4), Do(what=breaks), stops(), SleepFrame(0.5)]
+    )
+    assert [(final.text, final.finalized) for final in finals(down)] == [("Two.", True)]
+    assert recognizer.stream.pushed_s == pytest.approx(1.0)
+
+
 async def test_a_full_engine_is_tried_again_and_no_audio_is_lost() -> None:
     recognizer = ScriptedRecognizer("Here I am.")
     recognizer.refusals = [EngineFullError("every slot is taken")]
