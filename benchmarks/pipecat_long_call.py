@@ -80,12 +80,16 @@ async def one_call(engine: Engine, minutes: float, *, cancel: bool = False) -> d
     happened = events(service)
     rng = np.random.default_rng(0)
     counts: Counter[str] = Counter()
+    resident: list[float] = []
 
     async def speak() -> None:
         began = time.monotonic()
         for number in range(int(minutes * 60 * RATE / PACKET)):
             at = number * PACKET % (pcm.size - PACKET)
             seconds = number * PACKET / RATE
+            if number % (60 * RATE // PACKET) == 0:
+                gc.collect()
+                resident.append(round(resident_mb(), 1))
             telephone = int(seconds / 60) % 4 == 3  # every fourth minute comes at 8 kHz
             packet = narrow[at // 2 : (at + PACKET) // 2] if telephone else pcm[at : at + PACKET]
             rate = RATE // 2 if telephone else RATE
@@ -109,6 +113,7 @@ async def one_call(engine: Engine, minutes: float, *, cancel: bool = False) -> d
         "stops": len(log.stops),
         "contexts": len(log.contexts),
         "events": dict(counts),
+        "resident_mb_each_minute": resident,
     }
 
 

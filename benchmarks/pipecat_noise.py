@@ -84,6 +84,10 @@ async def one_call(engine: Engine, number: int, stretches: int) -> list[dict[str
         def within(moment: float, begin: float = begin, end: float = end) -> bool:
             return begin <= moment < end
 
+        row["sentence_answered"] = any(
+            at < begin and at > begin - ANSWER_S - 2.0 and frame.finalized
+            for at, frame in log.finals
+        )
         row["silero_speech"] = sum(map(within, log.starts))
         row["turns"] = sum(map(within, log.turns))
         row["phantom_turns"] = sum(1 for at in log.turns if within(at) and phantom(at))
@@ -104,7 +108,8 @@ def table(figures: dict[str, Any]) -> str:
     """In Markdown."""
     lines = [
         (
-            f"{figures['noise_minutes']:.0f} minutes: {figures['phantom_turns']} phantom turns, "
+            f"{figures['noise_minutes']:.0f} minutes after {figures['sentence_answered']} finals: "
+            f"{figures['phantom_turns']} phantom turns, "
             f"{figures['phantom_interims']} interims, {figures['phantom_finals']} finals."
         ),
         "",
@@ -138,7 +143,13 @@ def main(
         rows = asyncio.run(measure(engine, minutes))
     total: Counter[str] = Counter()
     for row in rows:
-        for name in ("silero_speech", "turns", "phantom_turns", "phantom_interims"):
+        for name in (
+            "sentence_answered",
+            "silero_speech",
+            "turns",
+            "phantom_turns",
+            "phantom_interims",
+        ):
             total[name] += row[name]
         total["phantom_finals"] += len(row["phantom_finals"])
     figures = {"noise_minutes": len(rows) * NOISE_S / 60, **total, "stretches": rows}
