@@ -43,6 +43,8 @@ RATE = 16_000
 PACKET = RATE // 50
 STOP_S = 0.2  # the detector's wait: Pipecat's default, and the stt-benchmark's
 
+RESUMED_S = 0.5
+
 
 @dataclass(slots=True)
 class CallLog:
@@ -61,7 +63,10 @@ class CallLog:
         return " ".join(frame.text for _, frame in self.finals)
 
     def waits(self) -> tuple[list[float], list[float], int]:
-        """Seconds from each stop to its finalized transcript and to the context; unanswered."""
+        """Seconds from each stop to its finalized transcript and to the context; unanswered.
+
+        Where the caller goes on within half a second, what was said comes with the next stop.
+        """
         to_final, to_context, unanswered = [], [], 0
         for stop in self.stops:
             end = min((start for start in self.starts if start > stop), default=float("inf"))
@@ -69,7 +74,7 @@ class CallLog:
             context = [at for at in self.contexts if stop <= at < end]
             to_final += [final[0] - stop] if final else []
             to_context += [context[0] - stop] if context else []
-            unanswered += not final
+            unanswered += not final and end - stop > RESUMED_S
         return to_final, to_context, unanswered
 
 

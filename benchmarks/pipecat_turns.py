@@ -81,13 +81,13 @@ def table(results: dict[str, Any]) -> str:
         ),
         "|---|---|---|---|---|---|---|",
     ]
-    for latency_ms, row in results.items():
+    for name, row in results.items():
         cells = [
-            " / ".join(f"{row[name][share]:.0f}" for share in ("p50", "p95", "p99")) + " ms"
-            for name in ("stop_to_final_ms", "ttfs_ms", "stop_to_context_ms")
+            " / ".join(f"{row[kind][share]:.0f}" for share in ("p50", "p95", "p99")) + " ms"
+            for kind in ("stop_to_final_ms", "ttfs_ms", "stop_to_context_ms")
         ]
         lines.append(
-            f"| {latency_ms} ms | {row['stops']} | {row['calls_at_once']} "
+            f"| {name.partition(',')[0]} | {row['stops']} | {row['calls_at_once']} "
             f"| {row['without_finalized_transcript']} | " + " | ".join(cells) + " |"
         )
     return "\n".join(lines)
@@ -105,9 +105,13 @@ def main(
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
     figures: dict[str, Any] = {}
+    if results.exists():  # other modes and loads stay
+        figures = json.loads(results.read_text(encoding="utf-8"))
     with Engine.load("demo", threads=1) as engine:
         for mode in latency_ms or [80, 160, 320]:
-            figures[str(mode)] = asyncio.run(measure(engine, mode, turns, calls_at_once))
+            figures[f"{mode} ms, {calls_at_once} at once"] = asyncio.run(
+                measure(engine, mode, turns, calls_at_once)
+            )
             results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     typer.echo(table(figures))
 
