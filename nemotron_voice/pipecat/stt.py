@@ -50,8 +50,8 @@ from nemotron_voice.shared_engine import shared_engine
 from nemotron_voice.transcript import Transcript, select_words
 
 # Seconds from the end of speech to the final: the detector's stop delay of 0.2 s and a flush.
-# Measured with the bundled checkpoint and four calls at once on two cores: 0.28 to 0.31 in the modes
-# 80 to 320 ms (benchmarks/pipecat_turns.py).
+# Measured with the bundled checkpoint and four calls at once on two cores: 0.28 to 0.31 at 80 to
+# 320 ms (benchmarks/pipecat_turns.py).
 NEMOTRON_TTFS_P99 = 0.3
 NO_VAD_S = 10.0  # of audio with words and no detector's word: something is missing
 # Of the wall clock. The detector ends speech 1 s after the last audio, so what wasn't final by then
