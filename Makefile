@@ -87,7 +87,7 @@ $(STAMPS)/oldest: $(STAMPS)/dev constraints-oldest.txt
 	@echo "installing the oldest Pipecat and LiveKit" >&2
 	@rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip --disable-pip-version-check -qq install -r constraints-oldest.txt
-	@$(IN_VENV)python -c 'import os, sysconfig; print(sysconfig.get_path("purelib"), os.path.abspath("plugin"), sep="\n")' \
+	@$(IN_VENV)python -c 'import os, sysconfig; print(sysconfig.get_path("purelib"), os.path.abspath("."), os.path.abspath("plugin"), sep="\n")' \
 		> "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_newest.pth"
 	@touch $@
 
