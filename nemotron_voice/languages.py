@@ -230,11 +230,12 @@ def resolve(name: object, supported: Collection[str] | None = None) -> str:
 
 # Regions that the model has no locale for, where the language has several; the rest go by the last.
 _NEAREST: Final = {
-    "en": ({"AU", "IE", "NZ", "ZA", "GI", "MT"}, "en-GB", "en-US"),
-    "es": ({"GQ", "AD", "GI", "PH"}, "es-ES", "es-US"),
-    "fr": ({"US"}, "fr-CA", "fr-FR"),
-    "pt": ({"US"}, "pt-BR", "pt-PT"),
+    "en": ({"au", "ie", "nz", "za", "gi", "mt"}, "en-GB", "en-US"),
+    "es": ({"gq", "ad", "gi", "ph"}, "es-ES", "es-US"),
+    "fr": ({"us"}, "fr-CA", "fr-FR"),
+    "pt": ({"us"}, "pt-BR", "pt-PT"),
 }
+_CANTONESE: Final = ("zh", "hk")  # no neighbour of Mandarin's
 
 
 def nearest(name: object, supported: Collection[str] | None = None) -> str:
@@ -252,13 +253,12 @@ def nearest(name: object, supported: Collection[str] | None = None) -> str:
         return resolve("nb-NO", supported)
     except UnknownLanguageError:
         value = str(getattr(name, "value", name))
-        base, dash, region = value.replace("_", "-").partition("-")
-        base = base.lower()
-        if not (dash and base in _LANGUAGES) or value.upper().startswith("ZH-HK"):
+        base, _, region = _key(value).partition("-")
+        if not (region and base in _LANGUAGES) or (base, region) == _CANTONESE:
             raise
     if base in _NEAREST:
         regions, there, elsewhere = _NEAREST[base]
-        code = there if region.upper() in regions else elsewhere
+        code = there if region in regions else elsewhere
     else:
         code = _LANGUAGES[base][0]
     if supported is not None and code not in supported:

@@ -52,6 +52,12 @@ def test_a_language_that_the_model_has_not_is_refused_by_name(language: Language
         to_locale(language)
 
 
+def test_a_region_is_told_in_any_spelling() -> None:
+    assert to_locale("ES_mx") == "es-US"
+    with pytest.raises(ConfigurationError, match="zh_HK"):
+        to_locale("zh_HK")
+
+
 def test_only_scripts_without_spaces_join_without_one() -> None:
     unspaced = [locale for locale in LOCALES if joins_without_space(locale)]
     assert unspaced == ["ja-JP", "zh-CN", "th-TH"]
