@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nemotron_voice.audio import StreamResampler, read_file
+from nemotron_voice.audio import read_samples
 
 DEMO_LANGUAGES = ("en-US", "es-ES", "fr-FR", "it-IT", "pt-BR")
 # Kinds of ../shared/speech that the demo's domain covers; the rest is other vocabulary.
@@ -27,10 +27,7 @@ class Clip:
 
     def samples(self) -> NDArray[np.float32]:
         """The audio at 16 kHz, mono."""
-        audio = read_file(self.path)
-        resampler = StreamResampler(audio.sample_rate)
-        blocks = [resampler.process(block) for block in audio]
-        return np.concatenate([*blocks, resampler.process(np.zeros(0, np.float32), last=True)])
+        return read_samples(self.path)
 
 
 def synthetic(work: Path, split: str) -> list[Clip]:

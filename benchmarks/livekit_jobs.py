@@ -28,7 +28,7 @@ import typer
 from livekit import rtc
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobProcess
 
-from benchmarks.clips import Clip
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.livekit import STT
 
@@ -60,7 +60,7 @@ async def job(ctx: JobContext) -> None:
     began = time.monotonic()
     first: float | None = None
     call = bundled_calls()[0]
-    samples = Clip(call.audio, call.title, "en-US").samples()[: 6 * RATE]
+    samples = read_samples(call.audio)[: 6 * RATE]
     pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     stream = ears.stream()
 

@@ -18,9 +18,9 @@ import jiwer
 import numpy as np
 import typer
 
-from benchmarks.clips import Clip
 from benchmarks.livekit_bot import RecordedCaller, talking
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.livekit import STT
 
@@ -31,7 +31,7 @@ LATENCY_MS = 320
 async def heard(engine: Engine, number: int) -> str:
     """The words of one participant."""
     call = bundled_calls()[number % len(bundled_calls())]
-    samples = Clip(call.audio, call.title, "en-US").samples()
+    samples = read_samples(call.audio)
     caller = RecordedCaller(np.concatenate([samples, np.zeros(2 * RATE, np.float32)]))
     await asyncio.sleep(0.13 * number)
     ears = STT(engine=engine, latency_ms=LATENCY_MS)

@@ -21,9 +21,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.clips import Clip
 from benchmarks.livekit_bot import RecordedCaller, SessionLog, talking
+from benchmarks.percentiles import cell, percentiles_ms
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.livekit import STT
 
@@ -36,7 +37,7 @@ AT_ONCE = 2
 async def one_call(engine: Engine, number: int, mode: str) -> SessionLog:
     """A call of a bundled recording, and what the session told."""
     call = bundled_calls()[number % len(bundled_calls())]
-    samples = Clip(call.audio, call.title, "en-US").samples()
+    samples = read_samples(call.audio)
     caller = RecordedCaller(np.concatenate([samples, np.zeros(3 * RATE, np.float32)]))
     options: dict[str, Any] = {} if mode == "default" else {"turn_detection": mode}
     ears = STT(engine=engine, latency_ms=LATENCY_MS)
@@ -69,12 +70,6 @@ def waits(log: SessionLog) -> tuple[list[float], list[float], int]:
     return to_final, to_commit, neither
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    """Percentiles in milliseconds."""
-    shares = {"p50": 50, "p95": 95, "p99": 99}
-    return {n: round(1e3 * float(np.percentile(values or [0], q)), 1) for n, q in shares.items()}
-
-
 async def measure(engine: Engine, mode: str, rounds: int) -> dict[str, Any]:
     """Figures of one mode."""
     to_final: list[float] = []
@@ -100,8 +95,8 @@ async def measure(engine: Engine, mode: str, rounds: int) -> dict[str, Any]:
         "commits": len(to_commit),
         "without_words": neither,
         "words_in_no_turn": open_words,
-        "end_to_final_ms": summary(to_final),
-        "end_to_commit_ms": summary(to_commit),
+        "end_to_final_ms": percentiles_ms(to_final),
+        "end_to_commit_ms": percentiles_ms(to_commit),
     }
 
 
@@ -115,10 +110,7 @@ def table(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for mode, row in results.items():
-        cells = [
-            " / ".join(f"{row[name][share]:.0f}" for share in ("p50", "p95", "p99")) + " ms"
-            for name in ("end_to_final_ms", "end_to_commit_ms")
-        ]
+        cells = [cell(row[name]) for name in ("end_to_final_ms", "end_to_commit_ms")]
         lines.append(
             f"| {mode} | {row['ends_of_speech']} | {row['finals']} | {row['words_in_no_turn']} | "
             + " | ".join(cells)

@@ -29,9 +29,9 @@ from pipecat.frames.frames import Frame
 from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import STTService
 
-from benchmarks.clips import Clip
 from benchmarks.pipecat_bot import CallLog, call
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.pipecat import NemotronSTTService
 
@@ -104,7 +104,7 @@ def stalls(took: list[tuple[float, str]]) -> dict[str, Any]:
 
 async def calls_at_once(make: Callable[[], STTService], count: int) -> list[CallLog]:
     """So many calls, begun 0.21 s apart."""
-    audio = [Clip(each.audio, each.title, "en-US").samples() for each in bundled_calls()]
+    audio = [read_samples(each.audio) for each in bundled_calls()]
     return await asyncio.gather(
         *(call(make(), audio[n % len(audio)], delay_s=0.21 * n) for n in range(count))
     )
@@ -118,7 +118,7 @@ async def measure(engine: Engine, count: int) -> dict[str, Any]:
         return NemotronSTTService(engine=engine, settings=settings)
 
     typer.echo("each call alone", err=True)
-    audio = [Clip(each.audio, each.title, "en-US").samples() for each in bundled_calls()]
+    audio = [read_samples(each.audio) for each in bundled_calls()]
     alone = [(await call(ours(), samples)).text for samples in audio[:count]]
     typer.echo(f"{count} calls with a service that hears nothing", err=True)
     with timed_callbacks() as deaf:

@@ -33,10 +33,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.workers.runner import WorkerRunner
 
-from benchmarks.clips import Clip
 from benchmarks.pipecat_bot import PACKET, RATE, make_bot
 from benchmarks.soak import resident_mb
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.pipecat import NemotronSTTService
 
@@ -62,7 +62,7 @@ def spoken() -> NDArray[np.float32]:
     """The bundled calls, with a pause after each."""
     pieces = []
     for each in bundled_calls():
-        samples = Clip(each.audio, each.title, "en-US").samples()
+        samples = read_samples(each.audio)
         pieces += [samples, np.zeros(3 * RATE, np.float32)]
     return np.concatenate(pieces)
 

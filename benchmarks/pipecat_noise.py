@@ -22,10 +22,10 @@ import numpy as np
 import typer
 from loguru import logger
 
-from benchmarks.clips import Clip
 from benchmarks.pipecat_bot import PACKET, RATE, call
 from benchmarks.sounds import SOUNDS
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.pipecat import NemotronSTTService
 
@@ -39,7 +39,7 @@ def sentences() -> list[np.ndarray[Any, np.dtype[np.float32]]]:
     """The turns of the bundled calls."""
     found = []
     for each in bundled_calls():
-        samples = Clip(each.audio, each.title, "en-US").samples()
+        samples = read_samples(each.audio)
         edges = [((turn.start - 0.2) * RATE, (turn.end + 0.3) * RATE) for turn in each.turns]
         found += [samples[int(begin) : int(end)] for begin, end in edges]
     return found

@@ -17,28 +17,22 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from loguru import logger
 
-from benchmarks.clips import Clip
+from benchmarks.percentiles import cell, percentiles_ms
 from benchmarks.pipecat_bot import STOP_S, call
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.pipecat import NemotronSTTService
-
-
-def summary(waits: list[float]) -> dict[str, float]:
-    """Percentiles in milliseconds."""
-    shares = {"p50": 50, "p95": 95, "p99": 99}
-    return {name: round(1e3 * float(np.percentile(waits, q)), 1) for name, q in shares.items()}
 
 
 async def measure(
     engine: Engine, latency_ms: int, least_turns: int, at_once: int
 ) -> dict[str, Any]:
     """Figures of one latency mode."""
-    audio = [Clip(each.audio, each.title, "en-US").samples() for each in bundled_calls()]
+    audio = [read_samples(each.audio) for each in bundled_calls()]
     settings = NemotronSTTService.Settings(latency_ms=latency_ms)
     to_final: list[float] = []
     to_context: list[float] = []
@@ -66,9 +60,9 @@ async def measure(
         "stops": stops,
         "calls_at_once": at_once,
         "without_finalized_transcript": unanswered,
-        "stop_to_final_ms": summary(to_final),
-        "ttfs_ms": summary([wait + STOP_S for wait in to_final]),
-        "stop_to_context_ms": summary(to_context),
+        "stop_to_final_ms": percentiles_ms(to_final),
+        "ttfs_ms": percentiles_ms([wait + STOP_S for wait in to_final]),
+        "stop_to_context_ms": percentiles_ms(to_context),
     }
 
 
@@ -82,10 +76,7 @@ def table(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in results.items():
-        cells = [
-            " / ".join(f"{row[kind][share]:.0f}" for share in ("p50", "p95", "p99")) + " ms"
-            for kind in ("stop_to_final_ms", "ttfs_ms", "stop_to_context_ms")
-        ]
+        cells = [cell(row[kind]) for kind in ("stop_to_final_ms", "ttfs_ms", "stop_to_context_ms")]
         lines.append(
             f"| {name.partition(',')[0]} | {row['stops']} | {row['calls_at_once']} "
             f"| {row['without_finalized_transcript']} | " + " | ".join(cells) + " |"

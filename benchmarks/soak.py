@@ -21,8 +21,8 @@ import numpy as np
 import typer
 from rich.progress import Progress
 
-from benchmarks.clips import Clip
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 
 RATE = 16_000
@@ -39,7 +39,7 @@ def resident_mb() -> float:
 
 async def soak(engine: Engine, minutes: int, latency_ms: int) -> list[dict[str, float]]:
     """One row a minute of audio."""
-    calls = [Clip(c.audio, c.title, c.turns[0].language).samples() for c in bundled_calls()]
+    calls = [read_samples(c.audio) for c in bundled_calls()]
     audio = np.concatenate(calls)
     stream = engine.open(language="auto", latency_ms=latency_ms)
     chunk = RATE * latency_ms // 1000

@@ -178,6 +178,18 @@ def read_file(path: str | Path) -> AudioFile:
     return AudioFile(path)
 
 
+def read_samples(path: str | Path) -> Samples:
+    """A whole audio file: mono, at the model's 16 kHz.
+
+    Raises:
+        AudioDecodeError: as `read_file`, or the file is damaged.
+    """
+    audio = read_file(path)
+    resampler = StreamResampler(audio.sample_rate)
+    blocks = [resampler.process(block) for block in audio]
+    return np.concatenate([*blocks, resampler.process(np.zeros(0, np.float32), last=True)])
+
+
 def duration_of(path: str | Path) -> float | None:
     """Seconds of audio that a file's header promises, or None if it doesn't say.
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.clips import Clip
 from benchmarks.flush import compare, text_of
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 
 
@@ -29,7 +29,7 @@ def test_the_call_s_text_stays_the_same(engine: Engine, latency_ms: int) -> None
 
     async def main() -> None:
         for call in bundled_calls()[:3]:
-            samples = Clip(call.audio, call.title, call.turns[0].language).samples()
+            samples = read_samples(call.audio)
             plain, _ = await text_of(engine, samples, latency_ms, [])
             assert plain
             flushes = [rng.randrange(8_000, samples.size) for _ in range(4)]

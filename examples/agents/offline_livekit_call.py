@@ -18,12 +18,13 @@ from livekit.agents.voice.events import (
     UserStateChangedEvent,
 )
 from numpy.typing import NDArray
+from offline_calls import chosen_calls
 from offline_livekit import Earpiece, RecordedCaller, ScriptedLLM, SilentTTS
 from rich.console import Console
 
-from nemotron_voice.audio import StreamResampler, read_file
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli import screen
-from nemotron_voice.cli.demo import Call, bundled_calls
+from nemotron_voice.cli.demo import Call
 from nemotron_voice.livekit import STT
 from nemotron_voice.shared_engine import shared_engine
 
@@ -86,7 +87,7 @@ async def play(
     with screen.waiting("loading the bundled model"):
         await shared_engine(MODEL)
     waits: list[float] = []
-    calls = _chosen(options)
+    calls = chosen_calls(options, DEFAULT_CALLS)
     for number, call in enumerate(calls, 1):
         console.print(f"\n[bold]Call {number} of {len(calls)}: {call.title}[/bold]")
         ends = [turn.end for turn in call.turns[:-1]]
@@ -121,20 +122,6 @@ async def play(
         )
 
 
-def _chosen(options: argparse.Namespace) -> list[Call]:
-    if options.file:
-        return [Call(options.file, options.file.name, ())]
-    known = {call.audio.stem: call for call in bundled_calls()}
-    names = options.call or DEFAULT_CALLS
-    if unknown := set(names) - set(known):
-        raise SystemExit(f"no call {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return [known[name] for name in names]
-
-
 def samples_of(call: Call) -> NDArray[np.float32]:
     """A call at 16 kHz, with two seconds of silence after it."""
-    audio = read_file(call.audio)
-    resampler = StreamResampler(audio.sample_rate)
-    blocks = [resampler.process(block) for block in audio]
-    tail = resampler.process(np.zeros(0, np.float32), last=True)
-    return np.concatenate([*blocks, tail, np.zeros(2 * 16_000, np.float32)])
+    return np.concatenate([read_samples(call.audio), np.zeros(2 * 16_000, np.float32)])

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import fields
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from offline_calls import chosen_calls
 from offline_phrases import LETTERS_PER_S, REPLIES
 from offline_screen import CallScreen, CallTable
 from pipecat.frames.frames import (
@@ -44,9 +44,9 @@ from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.workers.runner import WorkerRunner
 
-from nemotron_voice.audio import StreamResampler, read_file
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli import screen
-from nemotron_voice.cli.demo import Call, Turn, bundled_calls
+from nemotron_voice.cli.demo import Turn, bundled_calls
 from nemotron_voice.cli.hear import PACKET_MS, sleep_until
 from nemotron_voice.shared_engine import shared_engine
 
@@ -233,14 +233,15 @@ class SilentTTS(TTSService):
 
 async def play(make_worker: Callable[..., PipelineWorker], options: argparse.Namespace) -> None:
     """Play the chosen calls to the bot, and show what it hears and says."""
-    calls = _chosen(options)
+    every = [call.audio.stem for call in bundled_calls()]
+    calls = chosen_calls(options, every if options.all_calls else DEFAULT_CALLS)
     console = screen.out()
     with screen.waiting("loading the bundled model"):
         await shared_engine(MODEL)
     table = CallTable()
     for number, call in enumerate(calls, 1):
         console.print(f"\n[bold]Call {number} of {len(calls)}: {call.title}[/bold]")
-        caller = RecordedCaller(_samples(call.audio), call.turns)
+        caller = RecordedCaller(read_samples(call.audio), call.turns)
         with CallScreen(console, call.turns, caller.current_turn) as shown:
             worker = make_worker(
                 caller,
@@ -269,20 +270,3 @@ async def _run(worker: PipelineWorker, caller: RecordedCaller) -> None:
         await runner.run()
     finally:
         ending.cancel()
-
-
-def _chosen(options: argparse.Namespace) -> list[Call]:
-    if options.file:
-        return [Call(options.file, options.file.name, ())]
-    known = {call.audio.stem: call for call in bundled_calls()}
-    names = known if options.all_calls else options.call or DEFAULT_CALLS
-    if unknown := set(names) - set(known):
-        raise SystemExit(f"no call {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return [known[name] for name in names]
-
-
-def _samples(path: Path) -> NDArray[np.float32]:
-    audio = read_file(path)
-    resampler = StreamResampler(audio.sample_rate)
-    blocks = [resampler.process(block) for block in audio]
-    return np.concatenate([*blocks, resampler.process(np.zeros(0, np.float32), last=True)])

@@ -22,7 +22,7 @@ from livekit.agents import (
 )
 from livekit.agents.utils import AudioBuffer, is_given
 
-from nemotron_voice.config import DEFAULT_MODEL, StreamOptions
+from nemotron_voice.config import DEFAULT_MODEL, LATENCIES_MS, StreamOptions
 from nemotron_voice.errors import ConfigurationError, NemotronVoiceError
 from nemotron_voice.livekit.languages import to_locale
 from nemotron_voice.livekit.log import logger
@@ -233,7 +233,7 @@ class STT(stt.STT[Any]):
         stream = engine.open(
             sample_rate=frame.sample_rate,
             language=to_locale(language, engine.languages),
-            latency_ms=max(self._options.latency_ms, 1120),  # nobody waits for an interim
+            latency_ms=LATENCIES_MS[-1],  # nobody waits for an interim
             finalize="flush",
             interim_results=False,
         )

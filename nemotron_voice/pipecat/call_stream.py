@@ -187,9 +187,10 @@ class CallStream:
                 transcript = heard.shifted(origin_s)
                 if transcript.is_final and stream is self._stream:
                     self._replay.drop_until(transcript.end)
-                answers = transcript.flush_id is not None and transcript.flush_id > answered
-                if transcript.flush_id is not None and answers:
-                    answered = transcript.flush_id
+                flush_id = -1 if heard.flush_id is None else heard.flush_id
+                answers = flush_id > answered
+                if answers:
+                    answered = flush_id
                     if stream is self._stream:
                         self._owed = max(0, self._owed - 1)
                 await self._on_transcript(transcript, answers)

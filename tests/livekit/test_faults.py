@@ -16,9 +16,9 @@ from livekit.agents import Agent, CloseReason
 from livekit.agents.types import APIConnectOptions
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
-from benchmarks.clips import Clip
 from benchmarks.livekit_bot import RecordedCaller, talking
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.engine import Stream
 from nemotron_voice.errors import EngineFullError, StepFailedError
@@ -41,7 +41,7 @@ def engine() -> Any:
 def speech() -> np.ndarray[Any, Any]:
     """One sentence and a second and a half of silence."""
     call = bundled_calls()[0]
-    samples = Clip(call.audio, call.title, "en-US").samples()
+    samples = read_samples(call.audio)
     end = int((call.turns[0].end + 0.2) * RATE)
     return np.concatenate([samples[:end], np.zeros(3 * RATE // 2, np.float32)])
 

@@ -12,9 +12,9 @@ pytest.importorskip("livekit.agents")
 
 from livekit.agents import AgentSession
 
-from benchmarks.clips import Clip
 from benchmarks.livekit_bot import RecordedCaller, ScriptedLLM, SilentTTS, talking
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.livekit import STT, switch_language
 
@@ -25,7 +25,7 @@ def turns(count: int) -> tuple[np.ndarray[Any, Any], list[str]]:
     """The first turns of the bundled bilingual call, and what is said in them."""
     call = bundled_calls()[0]
     said = call.turns[:count]
-    samples = Clip(call.audio, call.title, "en-US").samples()[: int((said[-1].end + 0.2) * RATE)]
+    samples = read_samples(call.audio)[: int((said[-1].end + 0.2) * RATE)]
     return np.concatenate([samples, np.zeros(2 * RATE, np.float32)]), [t.text for t in said]
 
 

@@ -6,7 +6,6 @@ Everything but the LLM and the TTS is the real thing; the bundled checkpoint lis
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,6 @@ from pipecat.frames.frames import (
     EndFrame,
     Frame,
     InputAudioRawFrame,
-    LLMContextFrame,
-    LLMFullResponseEndFrame,
-    LLMFullResponseStartFrame,
     LLMTextFrame,
     TranscriptionFrame,
     TTSUpdateSettingsFrame,
@@ -38,13 +34,11 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transcriptions.language import Language
 from pipecat.workers.runner import WorkerRunner
 
-from benchmarks.clips import Clip
+from benchmarks.pipecat_bot import RATE, QuickLLM, packets
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.pipecat import NemotronLanguageSwitcher, NemotronSTTService
-
-RATE = 16_000
-PACKET = RATE // 50
 
 
 class Notes(FrameProcessor):
@@ -62,27 +56,9 @@ class Notes(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-class Bot(FrameProcessor):
-    """An LLM that answers every context with one word."""
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if not isinstance(frame, LLMContextFrame):
-            await self.push_frame(frame, direction)
-            return
-        await self.push_frame(LLMFullResponseStartFrame())
-        await self.push_frame(LLMTextFrame("Bueno."))
-        await self.push_frame(LLMFullResponseEndFrame())
-
-
 async def speak(worker: PipelineWorker, samples: np.ndarray[Any, Any]) -> None:
-    pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
-    pcm = np.concatenate([pcm, np.zeros(2 * RATE, "<i2")])
-    began = time.monotonic()
-    for at in range(0, pcm.size, PACKET):
-        frame = InputAudioRawFrame(pcm[at : at + PACKET].tobytes(), RATE, 1)
-        await worker.queue_frame(frame)
-        await asyncio.sleep(max(0.0, began + at / RATE - time.monotonic()))
+    async for packet in packets(np.concatenate([samples, np.zeros(2 * RATE, np.float32)])):
+        await worker.queue_frame(InputAudioRawFrame(packet, RATE, 1))
     await worker.queue_frame(EndFrame())
 
 
@@ -108,13 +84,13 @@ async def test_each_sentence_is_in_the_context_once_and_the_voice_changes_before
         heard = Notes(TranscriptionFrame)
         voice = Notes(TTSUpdateSettingsFrame, LLMTextFrame)
         worker = PipelineWorker(
-            Pipeline([stt, heard, switcher, user, Bot(), voice, assistant]),
+            Pipeline([stt, heard, switcher, user, QuickLLM(), voice, assistant]),
             params=PipelineParams(enable_metrics=True, audio_in_sample_rate=RATE),
             cancel_on_idle_timeout=False,
         )
         runner = WorkerRunner(handle_sigint=False)
         await runner.add_workers(worker)
-        samples = Clip(call.audio, call.title, "en-US").samples()
+        samples = read_samples(call.audio)
         await asyncio.gather(runner.run(), speak(worker, samples))
         assert engine.stats().streams == 0
 
