@@ -7,10 +7,37 @@ a turn that nobody began, and interrupt the bot. And words heard where nobody sp
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 # The detector's edges are late by its own delays, and word times by a few frames.
 MARGIN_S = 0.5
 MAX_SPANS = 64  # stretches of speech remembered: far more than lie between two finals
+
+
+class Backlog:
+    """How much audio the detector can't have heard yet, because it came faster than speech.
+
+    After a stalled event loop, or a slow start of the pipeline, a transport hands over seconds of
+    audio at once. The detector sits behind the service and hears it later, so its edges arrive when
+    the service's clock is far ahead of what they are about.
+    """
+
+    WINDOW_S: Final = 2.0  # wall clock: a detector has caught up by then
+    STEP_S: Final = 0.05
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, float]] = deque()  # wall clock, audio clock
+
+    def note(self, wall_s: float, audio_s: float) -> None:
+        """At `wall_s` the audio clock stood at `audio_s`: call before audio is taken."""
+        if not self._marks or wall_s >= self._marks[-1][0] + self.STEP_S:
+            self._marks.append((wall_s, audio_s))
+        while len(self._marks) > 1 and self._marks[1][0] < wall_s - self.WINDOW_S:
+            self._marks.popleft()
+
+    def at(self, wall_s: float, audio_s: float) -> float:
+        """Seconds of audio beyond what the last seconds of wall clock account for."""
+        return max((audio_s - a - (wall_s - w) for w, a in self._marks), default=0.0)
 
 
 class SpeechGate:

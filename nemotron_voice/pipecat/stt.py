@@ -44,7 +44,7 @@ from nemotron_voice.errors import (
 )
 from nemotron_voice.pipecat.call_stream import CallStream
 from nemotron_voice.pipecat.languages import joins_without_space, to_language, to_locale
-from nemotron_voice.pipecat.speech_gate import SpeechGate
+from nemotron_voice.pipecat.speech_gate import Backlog, SpeechGate
 from nemotron_voice.recognizer import Recognizer, RecognizerStream
 from nemotron_voice.shared_engine import shared_engine
 from nemotron_voice.transcript import Transcript, select_words
@@ -143,6 +143,7 @@ class NemotronSTTService(STTService):
             flush_deadline_s=flush_deadline_s,
         )
         self._gate = SpeechGate(has_detector=vad)
+        self._backlog = Backlog()
         self._warned = False
         self._refused_bytes = 0  # in a row
         self._heard_at = 0.0  # wall clock of the last audio
@@ -212,6 +213,7 @@ class NemotronSTTService(STTService):
             audio: mono PCM16.
         """
         self._heard_at = time.monotonic()
+        self._backlog.note(self._heard_at, self._call.now_s)
         try:
             self._call.push(audio)
         except (AudioError, AudioOverflowError) as error:
@@ -248,7 +250,8 @@ class NemotronSTTService(STTService):
         now_s = self._call.now_s
         was_muted = self._muted
         if isinstance(frame, VADUserStartedSpeakingFrame) and not was_muted:
-            self._gate.started(now_s, frame.start_secs)
+            behind_s = max(0.0, self._backlog.at(time.monotonic(), now_s))
+            self._gate.started(now_s, frame.start_secs + behind_s)
         if isinstance(frame, ServiceSwitcherRequestMetadataFrame) and frame.service is self:
             await self._become_active()
         await super().process_frame(frame, direction)

@@ -57,6 +57,10 @@ class Notes(FrameProcessor):
 
 
 async def speak(worker: PipelineWorker, samples: np.ndarray[Any, Any]) -> None:
+    """Begins when the pipeline has started, as a transport does."""
+    started = asyncio.Event()
+    worker.add_event_handler("on_pipeline_started", lambda *_: started.set())
+    await started.wait()
     async for packet in packets(np.concatenate([samples, np.zeros(2 * RATE, np.float32)])):
         await worker.queue_frame(InputAudioRawFrame(packet, RATE, 1))
     await worker.queue_frame(EndFrame())

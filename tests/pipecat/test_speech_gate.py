@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("pipecat")
 
-from nemotron_voice.pipecat.speech_gate import MAX_SPANS, SpeechGate
+from nemotron_voice.pipecat.speech_gate import MAX_SPANS, Backlog, SpeechGate
 
 
 def test_without_a_detector_everything_passes() -> None:
@@ -40,3 +40,21 @@ def test_edges_that_come_twice_change_nothing_and_memory_is_bounded() -> None:
         gate.stopped(second + 0.6)
     assert len(gate._spans) == MAX_SPANS
     assert gate.heard_speech(999.4, 999.5)
+
+
+def test_audio_at_the_speed_of_speech_leaves_no_backlog() -> None:
+    backlog = Backlog()
+    for packet in range(500):
+        backlog.note(packet * 0.02, packet * 0.02)
+    assert backlog.at(10.0, 10.0) == pytest.approx(0.0, abs=0.02)
+    assert len(backlog._marks) < 50
+
+
+def test_audio_that_came_at_once_is_the_detectors_backlog() -> None:
+    backlog = Backlog()
+    for packet in range(100):  # two seconds in 10 ms, after a stall
+        backlog.note(5.0 + packet * 0.0001, packet * 0.02)
+    assert backlog.at(5.1, 2.0) == pytest.approx(1.9, abs=0.02)
+    for packet in range(200):  # the detector has had time since
+        backlog.note(5.1 + packet * 0.02, 2.0 + packet * 0.02)
+    assert backlog.at(9.1, 6.0) == pytest.approx(0.0, abs=0.02)
