@@ -31,6 +31,7 @@ from benchmarks.clips import Clip
 from nemotron_voice import Engine
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.transcript import join_texts
 
 RATE = 16_000
 FLUSHES_PER_CALL = 4
@@ -42,7 +43,6 @@ async def text_of(
 ) -> tuple[str, list[float]]:
     """The call's finals joined, and how long each flush took in seconds."""
     stream = engine.open(language="auto", latency_ms=latency_ms, max_buffered_s=600.0)
-    finals = []
     waits = []
     at = 0
     for flush in sorted(flushes):
@@ -54,8 +54,7 @@ async def text_of(
         waits.append(time.perf_counter() - began)
     stream.push(samples[at:])
     await stream.finish()
-    finals = [t.text async for t in stream if t.is_final and t.text]
-    return " ".join(finals), waits
+    return join_texts([t async for t in stream if t.is_final]), waits
 
 
 def compare(plain: str, flushed: str) -> Counter[str]:

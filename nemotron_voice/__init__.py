@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     )
     from nemotron_voice.languages import Locale
     from nemotron_voice.recognizer import Recognizer, RecognizerStream
-    from nemotron_voice.transcript import LanguageRun, Transcript, Word
+    from nemotron_voice.transcript import LanguageRun, Transcript, Word, join_texts
 
 __version__ = "0.1.0"
 
@@ -89,6 +89,7 @@ __all__ = [
     "WeightShapeError",
     "Word",
     "__version__",
+    "join_texts",
 ]
 
 _HOME = {
@@ -102,6 +103,7 @@ _HOME = {
     "StreamOptions": "config",
     "Transcript": "transcript",
     "Word": "transcript",
+    "join_texts": "transcript",
 }
 
 

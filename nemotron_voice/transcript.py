@@ -18,6 +18,7 @@ __all__ = [
     "Transcript",
     "Word",
     "WordSpan",
+    "join_texts",
     "join_words",
     "make_transcript",
     "read_tokens",
@@ -65,6 +66,9 @@ class Transcript:
     confidence: float | None  # mean over words, 0..1; None without words
     flush_id: int | None  # the flush that this answers
     revision: int  # grows with every transcript of a stream
+    # False: no space between it and the final before: a flush has cut a word, or the script has
+    # none. `join_texts` puts a call's finals together.
+    spaced: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, ready for JSON."""
@@ -150,6 +154,7 @@ def read_tokens(tokens: Sequence[Token], *, frame_s: float = FRAME_S) -> Reading
     """
     drafts: list[_Letters] = []
     open_word = False  # whether the last draft may grow
+    cut = True  # nothing yet: the first piece may go on with a word of earlier tokens
     boundary: int | None = None  # index of a "▁" that nothing has followed yet
     sentence = 0
     last_tag: str | None = None
@@ -162,13 +167,13 @@ def read_tokens(tokens: Sequence[Token], *, frame_s: float = FRAME_S) -> Reading
                 if not part:
                     continue
                 if boundary is not None or not open_word or _breaks(drafts[-1].text, part):
-                    spaced = boundary is not None or not open_word
+                    spaced = boundary is not None or not (open_word or cut)
                     first = item.index if boundary is None else boundary
                     drafts.append(_Letters(spaced, first, sentence=sentence))
                 drafts[-1].add(item.index, part)
-                open_word, boundary = True, None
+                open_word, boundary, cut = True, None, False
             continue
-        open_word, boundary = False, None
+        open_word, boundary, cut = False, None, False
         if isinstance(item, Incomplete):
             hidden_tail = True
             continue
@@ -194,6 +199,20 @@ def join_words(words: Iterable[WordSpan]) -> str:
         touching = _is_han_or_kana(word.text[0]) and any(map(_is_han_or_kana, before))
         text += (" " if text and word.spaced and not touching else "") + word.text
         before = word.text
+    return text
+
+
+def join_texts(finals: Iterable[Transcript]) -> str:
+    """The text of a call: finals in order, with the spaces that belong between them.
+
+    None in Japanese and Chinese, and none inside a word that a flush has cut in two.
+    """
+    text = ""
+    for final in finals:
+        if not final.text:
+            continue
+        touching = _is_han_or_kana(final.text[0]) and bool(text) and _is_wide(text[-1])
+        text += (" " if text and final.spaced and not touching else "") + final.text
     return text
 
 
@@ -251,6 +270,7 @@ def make_transcript(
         confidence=sum(word.confidence for word in words) / len(words) if words else None,
         flush_id=flush_id,
         revision=revision,
+        spaced=words[0].spaced if words else True,
     )
 
 
@@ -348,6 +368,11 @@ def _is_han_or_kana(letter: str) -> bool:
     return (
         "\u2e80" <= letter <= "\u9fff" or "\uf900" <= letter <= "\ufaff" or letter >= "\U00020000"
     )
+
+
+def _is_wide(letter: str) -> bool:
+    """Han, kana, or the punctuation that is written with them."""
+    return _is_han_or_kana(letter) or letter in "。、？！…」』），；："
 
 
 def _is_unspaced(letter: str) -> bool:

@@ -17,6 +17,7 @@ from nemotron_voice.transcript import (
     Transcript,
     Word,
     WordSpan,
+    join_texts,
     join_words,
     make_transcript,
     read_tokens,
@@ -28,8 +29,13 @@ def tokens(pieces: str | Sequence[str], first_frame: int = 10) -> list[Token]:
     """Pieces as tokens, one a frame; "<ll-CC>" whole is a tag token as the engine makes it."""
     if isinstance(pieces, str):
         pieces = pieces.split("|")
+
+    def language(piece: str) -> str | None:
+        whole = piece.startswith("<") and piece.endswith(">")
+        return locale_of_tag(piece[1:-1]) if whole else None
+
     return [
-        Token(piece, first_frame + place, 0.9, locale_of_tag(piece[1:-1]) if "<" in piece else None)
+        Token(piece, first_frame + place, 0.9, language(piece))
         for place, piece in enumerate(pieces)
     ]
 
@@ -286,7 +292,16 @@ def test_a_transcript_is_ready_for_json() -> None:
         "confidence": 0.9,
         "flush_id": None,
         "revision": 0,
+        "spaced": True,
     }
+
+
+def test_finals_join_to_the_text_of_the_call() -> None:
+    finals = [transcript(text) for text in ("▁A|▁table", "▁ton", "ight|.", "", "▁Thanks")]
+    assert join_texts(finals) == "A table tonight. Thanks"
+    assert join_texts([transcript("▁你|好|。|<zh-CN>"), transcript("▁我|想")]) == "你好。我想"
+    assert join_texts([transcript("▁ขอ|โต๊ะ"), transcript("สอง|คน")]) == "ขอโต๊ะสองคน"
+    assert join_texts([]) == ""
 
 
 def test_words_join_as_they_were_spaced() -> None:

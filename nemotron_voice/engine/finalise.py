@@ -79,6 +79,7 @@ class Finaliser:
         self._tokens: list[Token] = []  # of the stream, not finalised
         self._ghosts: list[_Ghost] = []
         self._frame = 0  # encoder frames decoded by the stream
+        self._rest = ""  # letters of a final word, whose beginning alone the stream has passed
         self._flush_s = 0.0  # audio up to here has been answered by a flush
         self._held: _Held | None = None  # the flush that left words to come
         self._carried: str | None = None  # the last language that was sure
@@ -143,6 +144,8 @@ class Finaliser:
         )
         if reading.last_tag:
             self._carried = reading.last_tag
+        if transcript.text:
+            self._rest = ""
 
         # What the stream has completed by itself is done with. The rest is final on the fork's
         # word alone: remembered, to be matched off when the stream gets there.
@@ -197,16 +200,22 @@ class Finaliser:
         statuses: list[tuple[WordSpan, bool]] = []
         uses: list[int] = []
         at_seam = True
-        for word in words:
+        for place, word in enumerate(words):
             form = _form(word.text)
             match = self._matching_ghost(word, form, used)
             if match is not None:
                 used = match + 1
-            is_new = match is None and bool(form or not at_seam)
+            is_rest = place == 0 and not word.spaced and bool(form) and self._is_rest(word, form)
+            is_new = match is None and not is_rest and bool(form or not at_seam)
             at_seam = at_seam and not is_new
             statuses.append((word, is_new))
             uses.append(used)
         return statuses, uses
+
+    def _is_rest(self, word: WordSpan, form: str) -> bool:
+        """Whether the stream goes on, late, with a word whose beginning was matched off."""
+        grows = word.continues and not self._settled
+        return self._rest == form or (grows and self._rest.startswith(form))
 
     def _matching_ghost(self, word: WordSpan, form: str, used: int) -> int | None:
         if not form:
@@ -238,6 +247,11 @@ class Finaliser:
         for (word, is_new), used in zip(statuses, uses, strict=True):
             if is_new or (word.continues and not self._settled):
                 break
+            if used > drop_ghosts:
+                ghost, form = self._ghosts[used - 1].form, _form(word.text)
+                self._rest = ghost.removeprefix(form) if ghost.startswith(form) else ""
+            elif _form(word.text):
+                self._rest = ""
             drop_tokens, drop_ghosts = word.last + 1, used
         del self._tokens[:drop_tokens]
         now = self._frame * FRAME_S
@@ -264,6 +278,7 @@ class Finaliser:
 
     def _finalise_own(self, words: Sequence[WordSpan], flush_id: int | None) -> Transcript:
         self._held = None
+        self._rest = ""
         transcript = self._transcript(words, is_final=True, flush_id=flush_id)
         del self._tokens[: words[-1].last + 1]
         self._shown = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nemotron_voice.engine.finalise import MAX_PENDING_TOKENS, Finaliser
-from nemotron_voice.transcript import Token
+from nemotron_voice.transcript import Token, join_texts
 
 
 def spoken(text: str, frame: int, *, step: int = 4) -> list[Token]:
@@ -196,3 +196,36 @@ def test_what_waits_for_a_flush_is_bounded_and_not_lost() -> None:
         assert len(finaliser._tokens) <= MAX_PENDING_TOKENS + 1
     said += finaliser.flush([], 1e6, 0).text.split()
     assert said == [f"w{word}" for word in range(3 * MAX_PENDING_TOKENS)]
+
+
+def test_a_word_that_the_stream_tears_apart_is_joined_over_a_flush() -> None:
+    finaliser = auto()
+    finaliser.add(spoken("tomorrow n", 10), 18)
+    first = finaliser.flush([], 20.0, 0)
+    finaliser.add([], 40)
+    finaliser.add([Token("ight?", 55, 0.9)], 56)
+    second = finaliser.flush([], 60.0, 1)
+    assert (first.text, second.text, second.spaced) == ("tomorrow n", "ight?", False)
+    assert join_texts([first, second]) == "tomorrow night?"
+
+
+def test_the_late_end_of_a_word_that_is_final_whole_is_not_said_again() -> None:
+    finaliser = auto()
+    finaliser.add(spoken("tomorrow", 10), 14)
+    assert finaliser.flush(spoken("night?", 16), 20.0, 0).text == "tomorrow night?"
+    finaliser.add(spoken("n", 16), 20)
+    finaliser.add([], 40)
+    finaliser.add([Token("i", 55, 0.9)], 56)
+    assert finaliser.interim() is None
+    finaliser.add([Token("ght?", 57, 0.9), *spoken("Could we", 58)], 64)
+    second = finaliser.flush([], 70.0, 1)
+    assert (second.text, second.spaced) == ("Could we", True)
+
+
+def test_what_begins_like_the_late_end_of_another_word_is_said() -> None:
+    finaliser = auto()
+    assert finaliser.flush(spoken("night?", 16), 20.0, 0).text == "night?"
+    finaliser.add([*spoken("n", 16)], 20)
+    finaliser.add([], 40)
+    finaliser.add(spoken("ight", 55), 60)
+    assert finaliser.flush([], 70.0, 1).text == "ight"
