@@ -6,7 +6,7 @@ server) is written against these protocols only, never against the engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -35,11 +35,15 @@ class RecognizerStream(Protocol):
     def update(self, *, language: object | None = None, latency_ms: int | None = None) -> None:
         """Change language or latency from the audio pushed next onwards, without a gap."""
 
-    async def flush(self, *, deadline_s: float = 2.0) -> Transcript:
+    def flush(self, *, deadline_s: float = 2.0) -> Coroutine[Any, Any, Transcript]:
         """Finalise what was said in the audio pushed so far, now; the answer may be empty.
 
-        The same transcript also appears in the iteration. The stream goes on undisturbed. After
+        "So far" is when this is called; when the answer is awaited doesn't matter. The same
+        transcript also appears in the iteration. The stream goes on undisturbed. After
         `deadline_s` the answer is what has been decoded by then.
+
+        Raises:
+            StreamClosedError: the stream has ended, or has failed.
         """
 
     async def finish(self, *, deadline_s: float = 60.0) -> Transcript:
@@ -67,6 +71,7 @@ class Recognizer(Protocol):
         """Open a stream.
 
         Raises:
-            EngineFullError: every slot is taken; the accepted streams don't notice.
+            EngineFullError: every slot is taken; the accepted streams don't notice. A recogniser
+                behind a socket says so later: the iteration raises it.
             ConfigurationError: an option has no such value, or the model lacks the language.
         """

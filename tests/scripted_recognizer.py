@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from nemotron_voice.config import StreamOptions
@@ -41,6 +41,10 @@ def transcript(
     )
 
 
+async def _told(answer: Transcript) -> Transcript:
+    return answer
+
+
 class ScriptedStream:
     """Answers flushes with `answers` in turn (then with nothing); `say` adds anything else."""
 
@@ -74,7 +78,7 @@ class ScriptedStream:
         StreamOptions(**settings)
         self.updates.append(settings)
 
-    async def flush(self, *, deadline_s: float = 2.0) -> Transcript:
+    def flush(self, *, deadline_s: float = 2.0) -> Coroutine[Any, Any, Transcript]:
         if self.deaf:
             raise StreamClosedError("the stream has failed")
         answer = self.answers.pop(0) if self.answers else ""
@@ -88,7 +92,7 @@ class ScriptedStream:
             )
         self.flushes += 1
         self._events.put_nowait(answer)
-        return answer
+        return _told(answer)
 
     async def finish(self, *, deadline_s: float = 60.0) -> Transcript:
         self.finished = True

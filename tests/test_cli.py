@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from nemotron_voice import __version__
-from nemotron_voice.cli import app, demo, formats, hear, screen
+from nemotron_voice import __version__, captions
+from nemotron_voice.cli import app, demo, hear, screen
 from nemotron_voice.config import StreamOptions
 from nemotron_voice.errors import (
     AudioOverflowError,
@@ -307,10 +307,10 @@ def test_a_model_that_can_t_be_had_names_the_one_that_can(
 
 def test_a_long_final_becomes_several_readable_cues() -> None:
     final = said(" ".join(["palabra"] * 40), start=0.0)
-    found = list(formats.cues(final))
+    found = list(captions.cues(final))
     assert " ".join(text for _, _, text in found) == final.text
-    assert all(len(text) <= formats.CUE_CHARACTERS for _, _, text in found)
-    assert all(0 < end - start <= formats.CUE_S for start, end, _ in found)
+    assert all(len(text) <= captions.CUE_CHARACTERS for _, _, text in found)
+    assert all(0 < end - start <= captions.CUE_S for start, end, _ in found)
 
 
 def test_cues_keep_text_without_spaces() -> None:
@@ -318,12 +318,12 @@ def test_cues_keep_text_without_spaces() -> None:
         Word(word, place, place + 0.5, 1.0, "ja-JP") for place, word in enumerate("今日は")
     )
     final = replace(said("", "ja-JP"), text="今日は", words=words)
-    assert [text for _, _, text in formats.cues(final)] == ["今日は"]
+    assert [text for _, _, text in captions.cues(final)] == ["今日は"]
 
 
 def test_a_clock_passes_an_hour() -> None:
     final = said("Hola.", start=3_725.5)
-    assert formats._clock(final.start, ",") == "01:02:05,500"
+    assert captions._clock(final.start, ",") == "01:02:05,500"
 
 
 def test_packets_are_cut_from_any_blocks() -> None:

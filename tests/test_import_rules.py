@@ -19,6 +19,7 @@ FLOORS = (
     {"languages", "resampler"},
     {"config", "language_tags"},
     {"audio", "transcript", "language_switch", "replay"},
+    {"events", "captions"},
     {"model"},
     {"recognizer"},
     {"protocol"},

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +60,18 @@ class EngineStats:
     state_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did, for whoever measures."""
+
+    latency_ms: int  # the mode that its streams share
+    step_s: float  # on the device
+    waits_s: tuple[float, ...]  # of each stream, from having a full chunk to the step's begin
+    late_s: tuple[
+        float, ...
+    ]  # of each stream, from its deadline to the step's end; negative: early
+
+
 class Engine:
     """A Recognizer in this process.
 
@@ -91,6 +103,7 @@ class Engine:
         self._closed = False
         self._steps = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds, streams
+        self._observers: list[Callable[[StepReport], None]] = []
         self._thread = threading.Thread(target=self._run, name="nemotron-voice-device", daemon=True)
         self._thread.start()
 
@@ -221,6 +234,10 @@ class Engine:
             state_bytes=self._runner.state_bytes,
         )
 
+    def observe(self, observer: Callable[[StepReport], None]) -> None:
+        """Call `observer` after each step, on the device thread: it must be quick."""
+        self._observers.append(observer)
+
     def close(self) -> None:
         """Stop the device thread; open streams fail with EngineClosedError. Idempotent."""
         with self._lock:
@@ -299,15 +316,15 @@ class Engine:
     def _run(self) -> None:
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
-        while (streams := self._scheduler.next_batch()) is not None:
-            taken = [(stream, work) for stream in streams if (work := stream.take_work())]
+        while (batch := self._scheduler.next_batch()) is not None:
+            taken = [(ready, work) for ready in batch if (work := ready.stream.take_work())]
             if not taken:
                 continue
-            began = time.perf_counter()
+            began = time.monotonic()
             outcomes = self._runner.run([work for _, work in taken])
-            self._recent.append((time.perf_counter() - began, len(taken)))
-            self._steps += 1
-            for (stream, _), outcome in zip(taken, outcomes, strict=True):
+            self._note_step([ready for ready, _ in taken], began, time.monotonic())
+            for (ready, _), outcome in zip(taken, outcomes, strict=True):
+                stream = ready.stream
                 try:
                     stream.accept(outcome)
                 except Exception as error:  # noqa: BLE001 - a fault in one stream ends that one only
@@ -315,6 +332,19 @@ class Engine:
                     failure = StepFailedError(f"the stream failed on its transcript: {error}")
                     failure.__cause__ = error
                     stream.fail(failure)
+
+    def _note_step(self, batch: Sequence[Ready], began: float, ended: float) -> None:
+        self._recent.append((ended - began, len(batch)))
+        self._steps += 1
+        for observer in self._observers:
+            observer(
+                StepReport(
+                    latency_ms=FRAME_MS * (batch[0].lookahead + 1),
+                    step_s=ended - began,
+                    waits_s=tuple(began - ready.since for ready in batch),
+                    late_s=tuple(ended - ready.deadline for ready in batch),
+                )
+            )
 
 
 def _tag_language(spelling: str | None) -> str | None:

@@ -21,7 +21,8 @@ class Ready:
 
     stream: Stream
     lookahead: int
-    deadline: float  # monotonic seconds: a chunk is due before the next one, a flush at once
+    since: float  # monotonic seconds: when it became ready
+    deadline: float  # a chunk is due before the next one, a flush at once
 
 
 class Scheduler:
@@ -40,7 +41,7 @@ class Scheduler:
                 self._ready.append(ready)
                 self._changed.notify()
 
-    def next_batch(self) -> list[Stream] | None:
+    def next_batch(self) -> list[Ready] | None:
         """Wait for work, then take the streams of the next step; None once closed."""
         with self._changed:
             while not self._ready and not self._closed:
@@ -49,12 +50,12 @@ class Scheduler:
                 return None
             self._ready.sort(key=_deadline)
             lookahead = self._ready[0].lookahead
-            batch: list[Stream] = []
+            batch: list[Ready] = []
             later: list[Ready] = []
             for ready in self._ready:
                 fits = ready.lookahead == lookahead and len(batch) < self._max_batch
                 if fits:
-                    batch.append(ready.stream)
+                    batch.append(ready)
                 else:
                     later.append(ready)
             self._ready = later

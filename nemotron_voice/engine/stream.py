@@ -13,10 +13,10 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from nemotron_voice.audio import StreamResampler, to_float
 from nemotron_voice.config import StreamOptions
 from nemotron_voice.engine.audio_buffer import AudioBuffer
-from nemotron_voice.engine.events import Events
 from nemotron_voice.engine.finalise import Finaliser
 from nemotron_voice.engine.fork import (
     PAST_SAMPLES,
@@ -36,6 +35,7 @@ from nemotron_voice.engine.fork import (
 from nemotron_voice.engine.runner import Outcome, Work
 from nemotron_voice.engine.scheduler import Ready
 from nemotron_voice.errors import AudioOverflowError, NemotronVoiceError, StreamClosedError
+from nemotron_voice.events import Events
 from nemotron_voice.model.features import FRAME_SAMPLES
 from nemotron_voice.resampler import MODEL_SAMPLE_RATE
 from nemotron_voice.transcript import Token, Transcript
@@ -148,9 +148,9 @@ class Stream:
             self._marks.append(change)
             self._advance()
 
-    async def flush(self, *, deadline_s: float = 2.0) -> Transcript:
+    def flush(self, *, deadline_s: float = 2.0) -> Coroutine[Any, Any, Transcript]:
         """Finalise what was said in the audio pushed so far; see RecognizerStream.flush."""
-        return await self._answer(self._ask_flush(last=False), deadline_s)
+        return self._answer(self._ask_flush(last=False), deadline_s)
 
     async def finish(self, *, deadline_s: float = 60.0) -> Transcript:
         """End the audio, finalise all of it, free the slot; iteration ends after the final."""
@@ -284,11 +284,13 @@ class Stream:
         self._serve_marks()
         if self._fork is not None:
             self._queued = True
-            self._host.offer(Ready(self, self._fork.lookahead, time.monotonic()))
+            now = time.monotonic()
+            self._host.offer(Ready(self, self._fork.lookahead, now, now))
         elif self._chunk_end() <= self._audio.end:
             self._queued = True
-            deadline = time.monotonic() + (self._lookahead + 1) * FRAME_SAMPLES / MODEL_SAMPLE_RATE
-            self._host.offer(Ready(self, self._lookahead, deadline))
+            now = time.monotonic()
+            chunk_s = (self._lookahead + 1) * FRAME_SAMPLES / MODEL_SAMPLE_RATE
+            self._host.offer(Ready(self, self._lookahead, now, now + chunk_s))
         self._wake_drained()
 
     def _chunk_end(self) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
 from livekit import rtc
@@ -217,7 +217,12 @@ class RecognizeStream(stt.RecognizeStream):
     def _flush(self, stream: RecognizerStream, asker: Asker) -> None:
         """Ask for a final; the stream's iteration brings it, in order with everything else."""
         self._askers.append(asker)
-        task = asyncio.create_task(_ask(stream), name="nemotron.flush")
+        try:
+            answer = stream.flush(deadline_s=FLUSH_DEADLINE_S)
+        except NemotronVoiceError as error:  # the reader raises it as well
+            logger.debug("no flush: %s", error)
+            return
+        task = asyncio.create_task(_await(answer), name="nemotron.flush")
         self._flushes.add(task)
         task.add_done_callback(self._flushes.discard)
 
@@ -304,9 +309,9 @@ def _pcm(frame: rtc.AudioFrame) -> bytes:
     return bytes(frame.data)
 
 
-async def _ask(stream: RecognizerStream) -> None:
+async def _await(answer: Coroutine[Any, Any, Transcript]) -> None:
     try:
-        await stream.flush(deadline_s=FLUSH_DEADLINE_S)
+        await answer
     except NemotronVoiceError as error:  # the reader raises it as well
         logger.debug("no answer to a flush: %s", error)
 

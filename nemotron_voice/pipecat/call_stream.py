@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from loguru import logger
@@ -111,8 +111,14 @@ class CallStream:
     def flush(self) -> None:
         """Ask for a final of what was pushed; it comes like every other transcript."""
         self._owed += 1
-        if self._stream is not None:
-            self._start(self._flush(self._stream), "flush")
+        if self._stream is None:
+            return
+        try:
+            answer = self._stream.flush(deadline_s=self._flush_deadline_s)
+        except NemotronVoiceError as error:  # the reader reports why, and opens another stream
+            logger.debug(f"{self._owner}: no flush: {error}")
+            return
+        self._start(self._await(answer), "flush")
 
     async def drained(self, max_buffered_s: float = 0.5) -> None:
         """Wait until less than that is undecoded: for audio that comes faster than speech."""
@@ -202,10 +208,10 @@ class CallStream:
             if current:
                 self._reopen_later()
 
-    async def _flush(self, stream: RecognizerStream) -> None:
+    async def _await(self, answer: Coroutine[Any, Any, Transcript]) -> None:
         try:
-            await stream.flush(deadline_s=self._flush_deadline_s)
-        except NemotronVoiceError as error:  # the reader reports why, and opens another stream
+            await answer
+        except NemotronVoiceError as error:  # as above
             logger.debug(f"{self._owner}: no answer to a flush: {error}")
 
     async def _finish(self, stream: RecognizerStream) -> None:
