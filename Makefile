@@ -20,7 +20,7 @@ OLDEST := $(VENV)/oldest
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test test-reference test-oldest test-slow lint format wheel constraints clean
+.PHONY: help demo test test-reference test-oldest test-cluster test-slow lint format wheel constraints clean
 
 help: ## what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -29,13 +29,16 @@ demo: $(STAMPS)/pipecat ## a Pipecat bot answers recorded calls that change lang
 	@$(IN_VENV)python examples/agents/pipecat_multilingual.py --offline $(ARGS)
 
 test: $(STAMPS)/dev lint ## lint, types, unit and end-to-end tests: minutes
-	@$(IN_VENV)python -m pytest $(SUMMARY) -m "not reference and not slow"
+	@$(IN_VENV)python -m pytest $(SUMMARY) -m "not reference and not slow and not cluster"
 
 test-reference: $(STAMPS)/reference ## parity with NeMo 3.0.0 and Transformers 5.23
 	@$(IN_VENV)python -m pytest $(SUMMARY) -m "reference and not slow"
 
 test-oldest: $(STAMPS)/oldest ## the adapters with the oldest Pipecat and LiveKit that the extras allow
 	@$(OLDEST)/bin/python -m pytest $(SUMMARY) -p no:cacheprovider tests/pipecat tests/livekit
+
+test-cluster: $(STAMPS)/cluster ## Ray Serve and Ray Data, on this machine
+	@$(IN_VENV)python -m pytest $(SUMMARY) -m "cluster and not slow"
 
 test-slow: $(STAMPS)/dev ## soak tests
 	@$(IN_VENV)python -m pytest $(SUMMARY) -m slow
@@ -55,7 +58,7 @@ wheel: $(STAMPS)/dev ## dist/*.whl and dist/*.tar.gz
 
 constraints: $(VENV)/bin/python ## resolve constraints.txt anew
 	@$(PIP) install --dry-run --ignore-installed --report $(VENV)/report.json \
-		torch==2.13.0 -e ".[dev,pipecat,livekit,server,reference]"
+		torch==2.13.0 -e ".[dev,pipecat,livekit,remote,server,cluster,reference]"
 	@$(IN_VENV)python scripts/constraints.py $(VENV)/report.json constraints.txt
 
 clean: ## remove what make made
@@ -89,6 +92,11 @@ $(STAMPS)/oldest: $(STAMPS)/dev constraints-oldest.txt
 	@$(OLDEST)/bin/python -m pip --disable-pip-version-check -qq install -r constraints-oldest.txt
 	@$(IN_VENV)python -c 'import os, sysconfig; print(sysconfig.get_path("purelib"), os.path.abspath("."), os.path.abspath("plugin"), sep="\n")' \
 		> "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_newest.pth"
+	@touch $@
+
+$(STAMPS)/cluster: $(STAMPS)/dev
+	@echo "installing Ray" >&2
+	@$(PIP) install -c constraints.txt -e ".[cluster]"
 	@touch $@
 
 $(STAMPS)/reference: $(STAMPS)/dev

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
         ModelError,
         ModelNotFoundError,
         NemotronVoiceError,
+        ProtocolError,
+        ServerError,
+        ServerRefusedError,
+        ServerUnreachableError,
         SlowConsumerError,
         StepFailedError,
         StreamClosedError,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     )
     from nemotron_voice.languages import Locale
     from nemotron_voice.recognizer import Recognizer, RecognizerStream
+    from nemotron_voice.remote import RemoteEngine, RemoteStream
     from nemotron_voice.transcript import LanguageRun, Transcript, Word, join_texts
 
 __version__ = "0.1.0"
@@ -71,8 +76,14 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "NemotronVoiceError",
+    "ProtocolError",
     "Recognizer",
     "RecognizerStream",
+    "RemoteEngine",
+    "RemoteStream",
+    "ServerError",
+    "ServerRefusedError",
+    "ServerUnreachableError",
     "SlowConsumerError",
     "StepFailedError",
     "Stream",
@@ -99,6 +110,8 @@ _HOME = {
     "Locale": "languages",
     "Recognizer": "recognizer",
     "RecognizerStream": "recognizer",
+    "RemoteEngine": "remote",
+    "RemoteStream": "remote",
     "Stream": "engine",
     "StreamOptions": "config",
     "Transcript": "transcript",

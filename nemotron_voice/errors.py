@@ -25,7 +25,11 @@
     └── EngineError
         ├── EngineFullError                every slot is taken
         ├── EngineClosedError
-        └── StepFailedError                the network failed on this stream's step
+        ├── StepFailedError                the network failed on this stream's step
+        └── ServerError                    a recogniser behind a socket
+            ├── ServerUnreachableError     no server answers, or none did for too long
+            ├── ServerRefusedError         a wrong key or origin, or a limit of the server
+            └── ProtocolError (ValueError) what came over the wire makes no sense
 
 Each message gives the value, what is allowed, and what to do.
 """
@@ -135,3 +139,19 @@ class EngineClosedError(EngineError):
 
 class StepFailedError(EngineError):
     """The network failed on a step of this stream; the engine goes on."""
+
+
+class ServerError(EngineError):
+    """A recogniser at the other end of a socket can't serve a request."""
+
+
+class ServerUnreachableError(ServerError):
+    """No server answers, or none has for longer than a stream may wait."""
+
+
+class ServerRefusedError(ServerError):
+    """The server answers and won't serve: a wrong key or origin, or one of its limits."""
+
+
+class ProtocolError(ServerError, ValueError):
+    """What came over the wire isn't the protocol."""

@@ -303,6 +303,7 @@ def select_words(transcript: Transcript, keep: Callable[[Word], bool]) -> Transc
         start=kept[0].start if kept else transcript.start,
         end=kept[-1].end if kept else transcript.end,
         confidence=sum(word.confidence for word in kept) / len(kept) if kept else None,
+        spaced=transcript.spaced if kept and kept[0] is transcript.words[0] else True,
     )
 
 

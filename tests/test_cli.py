@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from nemotron_voice import __version__, captions
-from nemotron_voice.cli import app, demo, hear, screen
+from nemotron_voice import __version__, captions, hear
+from nemotron_voice.cli import app, demo, screen
 from nemotron_voice.config import StreamOptions
 from nemotron_voice.errors import (
     AudioOverflowError,

@@ -22,6 +22,7 @@ FLOORS = (
     {"events", "captions"},
     {"model"},
     {"recognizer"},
+    {"hear"},
     {"protocol"},
     {"engine", "remote"},
     {"shared_engine"},

@@ -34,7 +34,7 @@ def test_the_core_depends_on_little() -> None:
 @pytest.mark.parametrize("extra", [None, *PROJECT["optional-dependencies"]])
 def test_everything_declared_is_pinned(extra: str | None) -> None:
     declared = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
-    assert names(declared) <= set(PINS)
+    assert names(declared) - {"nemotron-voice"} <= set(PINS)  # an extra may name others
 
 
 def test_no_cuda_build_of_torch_is_pinned() -> None:

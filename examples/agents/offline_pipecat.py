@@ -47,7 +47,7 @@ from pipecat.workers.runner import WorkerRunner
 from nemotron_voice.audio import read_samples
 from nemotron_voice.cli import screen
 from nemotron_voice.cli.demo import Turn, bundled_calls
-from nemotron_voice.cli.hear import PACKET_MS, sleep_until
+from nemotron_voice.hear import PACKET_MS, sleep_until
 from nemotron_voice.shared_engine import shared_engine
 
 MODEL = "demo"

@@ -210,9 +210,95 @@ def languages(
         screen.out().print(language_table.as_table())
 
 
-def load(model: str, *, device: str, revision: str | None = None, offline: bool = False) -> Engine:
+@app.command(
+    epilog="""[bold]Examples[/bold]
+
+  nemotron-voice serve --model demo
+  nemotron-voice serve --host 0.0.0.0 --api-key-file keys.txt --max-streams 200
+""".replace("\n  ", "\n\n")
+)
+def serve(
+    model: ModelOption = DEFAULT_MODEL,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+    max_streams: Annotated[
+        int, typer.Option(help="Callers at once; one more is refused.", min=1)
+    ] = 64,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with one API key a line; without it none is asked.")
+    ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Serve a network without keys.")
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages elsewhere that may connect; repeat for more."),
+    ] = None,
+    max_streams_per_key: Annotated[
+        int | None, typer.Option(help="Callers at once of one API key.", min=1)
+    ] = None,
+    idle_s: Annotated[
+        float, typer.Option(help="Seconds without audio or KeepAlive that end a connection.")
+    ] = 10.0,
+    session_s: Annotated[float, typer.Option(help="Seconds that a connection may last.")] = 14_400,
+    drain_s: Annotated[
+        float, typer.Option(help="Seconds for finals to be delivered after SIGTERM.")
+    ] = 10.0,
+    device: DeviceOption = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the network; default: torch's choice.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only models that are already on this machine.")
+    ] = False,
+) -> None:
+    """Serve one engine to many agents: Deepgram's streaming protocol, OpenAI's for files.
+
+    Pipecat's and LiveKit's Deepgram services connect by changing a URL; RemoteEngine, and url= of
+    our own adapters, reconnect and replay besides.
+    """
+    try:
+        from nemotron_voice.cli.serve import check_exposure, serve  # noqa: PLC0415
+        from nemotron_voice.server import ServerOptions  # noqa: PLC0415
+        from nemotron_voice.server.run import read_keys  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is missing; pip install 'nemotron-voice[server]'"
+        ) from error
+    options = ServerOptions(
+        api_keys=read_keys(api_key_file) if api_key_file else (),
+        allowed_origins=tuple(allow_origin or ()),
+        max_streams_per_key=max_streams_per_key,
+        idle_s=idle_s,
+        session_s=session_s,
+        drain_s=drain_s,
+    )
+    check_exposure(host, has_keys=bool(options.api_keys), no_auth=no_auth)
+    engine = load(
+        model,
+        device=device,
+        revision=revision,
+        offline=offline,
+        max_streams=max_streams,
+        threads=threads,
+    )
+    with engine:
+        serve(engine, options, host=host, port=port)
+
+
+def load(
+    model: str,
+    *,
+    device: str,
+    revision: str | None = None,
+    offline: bool = False,
+    **options: Any,
+) -> Engine:
     """An engine, with a sign of life while its model loads."""
     from nemotron_voice.engine import Engine  # noqa: PLC0415  (brings torch)
 
     with screen.waiting(f"loading {model}"):
-        return Engine.load(model, device=device, revision=revision, offline=offline)
+        return Engine.load(model, device=device, revision=revision, offline=offline, **options)

@@ -18,9 +18,9 @@ from rich.text import Text
 
 from nemotron_voice.audio import read_file
 from nemotron_voice.cli import screen
-from nemotron_voice.cli.hear import PACKET_MS, packets, sleep_until
 from nemotron_voice.config import StreamOptions
 from nemotron_voice.errors import ModelNotFoundError
+from nemotron_voice.hear import PACKET_MS, packets, sleep_until
 from nemotron_voice.recognizer import Recognizer, RecognizerStream
 from nemotron_voice.resampler import Samples
 from nemotron_voice.transcript import Transcript

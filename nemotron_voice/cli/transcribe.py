@@ -21,9 +21,9 @@ from rich.progress import (
 from nemotron_voice.audio import duration_of, read_file
 from nemotron_voice.captions import SUFFIXES, WRITERS, Writer
 from nemotron_voice.cli import screen
-from nemotron_voice.cli.hear import hear
 from nemotron_voice.config import StreamOptions
 from nemotron_voice.errors import AudioError
+from nemotron_voice.hear import hear
 from nemotron_voice.transcript import Transcript
 
 if TYPE_CHECKING:

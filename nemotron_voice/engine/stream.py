@@ -380,7 +380,7 @@ class Stream:
         levels = self._levels(start, at)
         if levels.size <= SPEAKING_FRAMES:
             return False
-        floor, loudest = float(np.percentile(levels, 10)), float(levels.max())
+        floor, loudest = float(np.percentile(levels, 5)), float(levels.max())
         # In noise, halfway (in dB) between the floor and the speech.
         speech = max(SPEAKING_LEVEL * loudest, (floor * loudest) ** 0.5)
         return bool(levels[-SPEAKING_FRAMES:].max() > speech)

@@ -1,0 +1,225 @@
+"""Whole files over HTTP: Deepgram's `POST /v1/listen` and OpenAI's `/v1/audio/transcriptions`."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+import uuid
+from collections.abc import AsyncIterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from nemotron_voice import languages
+from nemotron_voice.audio import read_file
+from nemotron_voice.captions import WRITERS
+from nemotron_voice.config import LATENCIES_MS, StreamOptions
+from nemotron_voice.errors import AudioDecodeError, ConfigurationError
+from nemotron_voice.hear import hear
+from nemotron_voice.protocol import Results
+from nemotron_voice.protocol.listen_options import parse_file_query
+from nemotron_voice.server.access import RefusedError
+from nemotron_voice.transcript import Transcript, join_texts
+
+if TYPE_CHECKING:
+    from nemotron_voice.engine import Engine
+    from nemotron_voice.server.metrics import Metrics
+    from nemotron_voice.server.options import ServerOptions
+
+FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
+
+
+class Files:
+    """Transcribes uploaded files, a few at a time; each takes a slot like a caller."""
+
+    def __init__(self, engine: Engine, options: ServerOptions, metrics: Metrics) -> None:
+        self._engine = engine
+        self._options = options
+        self._metrics = metrics
+        self._at_once = asyncio.Semaphore(options.max_uploads)
+
+    async def listen(self, request: Request) -> Response:
+        """Deepgram's form: the file is the body, options are in the query."""
+        if request.headers.get("content-type", "").startswith("application/json"):
+            raise ConfigurationError("the server fetches no URLs; send the file itself as the body")
+        pairs = request.query_params.multi_items()
+        language, warnings = parse_file_query(pairs, self._engine.languages)
+        with tempfile.NamedTemporaryFile(prefix="nemotron-") as file:
+            await self._store(request.stream(), file)
+            finals, duration_s = await self._hear(Path(file.name), language)
+        self._metrics.files.labels("listen").inc()
+        return JSONResponse(
+            _deepgram_body(finals, duration_s, self._engine.model_name, warnings),
+        )
+
+    async def transcriptions(self, request: Request) -> Response:
+        """OpenAI's form: a multipart form with the file in it."""
+        self._check_length(request)
+        form = await request.form(max_files=1, max_fields=20)
+        upload = form.get("file")
+        if not isinstance(upload, UploadFile):
+            raise ConfigurationError("the form has no file; send it as the field 'file'")
+        output = str(form.get("response_format", "json"))
+        if output not in FORMATS:
+            raise ConfigurationError(
+                f"response_format={output} is not one of {', '.join(FORMATS)}"
+            )  # fmt: skip
+        if str(form.get("stream", "false")).casefold() == "true":
+            raise ConfigurationError("stream=true is not honoured; stream over WS /v1/listen")
+        name = form.get("language")
+        language = languages.AUTO
+        if isinstance(name, str) and name:
+            language = languages.nearest(name, self._engine.languages)
+        with tempfile.NamedTemporaryFile(prefix="nemotron-") as file:
+            await self._store(_blocks(upload), file)
+            finals, duration_s = await self._hear(Path(file.name), language)
+        self._metrics.files.labels("transcriptions").inc()
+        return _openai_response(finals, duration_s, output)
+
+    def _check_length(self, request: Request) -> None:
+        """Refuse a form by its announced length: without one its size can't be bounded."""
+        length = request.headers.get("content-length", "")
+        if not length.isdecimal():
+            raise RefusedError(411, "send a Content-Length", reason="length")
+        if int(length) > self._options.max_upload_bytes:
+            raise self._too_large()
+
+    async def _store(self, blocks: AsyncIterable[bytes], file: Any) -> None:
+        size = 0
+        async for block in blocks:
+            size += len(block)
+            if size > self._options.max_upload_bytes:
+                raise self._too_large()
+            await asyncio.to_thread(file.write, block)
+        await asyncio.to_thread(file.flush)
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(
+            413,
+            f"the file is larger than {self._options.max_upload_bytes / 2**20:.0f} MiB; send "
+            "compressed audio, or stream it over WS /v1/listen",
+            reason="too large",
+        )
+
+    async def _hear(self, path: Path, language: str) -> tuple[list[Transcript], float]:
+        finals: list[Transcript] = []
+        heard_s = 0.0
+
+        def take(transcript: Transcript) -> None:
+            if transcript.is_final and transcript.text:
+                finals.append(transcript)
+
+        def progress(seconds: float) -> None:
+            nonlocal heard_s
+            heard_s = seconds
+
+        options = StreamOptions(
+            language=language,
+            latency_ms=LATENCIES_MS[-1],
+            finalize="sentence",
+            interim_results=False,
+        )
+        try:
+            async with self._at_once:
+                await hear(
+                    self._engine,
+                    await asyncio.to_thread(read_file, path),
+                    options,
+                    realtime=False,
+                    on_transcript=take,
+                    on_progress=progress,
+                )
+        except AudioDecodeError as error:  # the name on this machine is nobody's business
+            raise AudioDecodeError(str(error).replace(str(path), "the file")) from None
+        return finals, heard_s
+
+
+async def _blocks(upload: UploadFile) -> AsyncIterable[bytes]:
+    while block := await upload.read(1 << 20):
+        yield block
+
+
+def _deepgram_body(
+    finals: list[Transcript], duration_s: float, model: str, warnings: tuple[str, ...]
+) -> dict[str, Any]:
+    channel = _whole(finals)
+    return {
+        "metadata": {
+            "transaction_key": "deprecated",
+            "request_id": uuid.uuid4().hex,
+            "sha256": "",
+            "duration": round(duration_s, 3),
+            "channels": 1,
+            "models": [model],
+            "warnings": [{"message": warning} for warning in warnings],
+        },
+        "results": {"channels": [channel]},
+    }
+
+
+def _whole(finals: list[Transcript]) -> dict[str, Any]:
+    """All finals as one alternative, with the fields that a stream's Results have."""
+    import json  # noqa: PLC0415
+
+    parts = [json.loads(Results(final).to_text())["channel"]["alternatives"][0] for final in finals]
+    words = [word for part in parts for word in part["words"]]
+    counts: dict[str, int] = {}
+    for word in words:
+        if word["language"]:
+            counts[word["language"]] = counts.get(word["language"], 0) + 1
+    spoken = sorted(counts, key=lambda base: -counts[base])
+    alternative = {
+        "transcript": join_texts(finals),
+        "confidence": sum(w["confidence"] for w in words) / len(words) if words else 0.0,
+        "languages": spoken,
+        "words": words,
+    }
+    detected = {"detected_language": spoken[0]} if spoken else {}
+    return {"alternatives": [alternative], **detected}
+
+
+def _openai_response(finals: list[Transcript], duration_s: float, output: str) -> Response:
+    text = join_texts(finals)
+    if output == "text":
+        return PlainTextResponse(text + "\n")
+    if output in {"srt", "vtt"}:
+        page = io.StringIO()
+        writer = WRITERS[output](page, Path())
+        for final in finals:
+            writer.final(final)
+        return PlainTextResponse(page.getvalue())
+    if output == "json":
+        return JSONResponse({"text": text})
+    counts: dict[str, int] = {}
+    for final in finals:
+        for word in final.words:
+            if word.language:
+                counts[word.language] = counts.get(word.language, 0) + 1
+    most = max(counts, key=counts.__getitem__, default=None)
+    return JSONResponse(
+        {
+            "task": "transcribe",
+            "language": languages.BY_CODE[most].english.casefold() if most else None,
+            "duration": round(duration_s, 3),
+            "text": text,
+            "segments": [
+                {
+                    "id": place,
+                    "start": final.start,
+                    "end": final.end,
+                    "text": final.text,
+                    "language": final.language,
+                }
+                for place, final in enumerate(finals)
+            ],
+            "words": [
+                {"word": word.text, "start": word.start, "end": word.end}
+                for final in finals
+                for word in final.words
+            ],
+        }
+    )

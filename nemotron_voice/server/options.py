@@ -1,0 +1,50 @@
+"""What one server allows: every limit with its unit and default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemotron_voice.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Limits and keys of a server.
+
+    ServerOptions(api_keys=("secret",), max_streams_per_key=20, idle_s=30.0)
+
+    What one connection can hold in memory: one message of `max_message_bytes`, `max_buffered_s`
+    of audio, `max_pending_finalize` answers and 256 transcripts; about 1 MB of audio at 16 kHz.
+
+    Raises:
+        ConfigurationError: a limit is not positive.
+    """
+
+    api_keys: tuple[str, ...] = ()  # none: whoever can connect is served
+    allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere; the server's own is allowed
+    max_message_bytes: int = 1 << 20  # a larger one closes its connection with 1009
+    max_messages_per_s: int = 500  # of one connection; more are read later, not refused
+    max_buffered_s: float = 10.0  # of undecoded audio; beyond it the connection isn't read
+    max_pending_finalize: int = 32  # unanswered Finalize messages of one connection
+    idle_s: float = 10.0  # without audio or KeepAlive (Deepgram's NET-0001)
+    session_s: float = 4 * 3600.0  # length of one connection
+    send_s: float = 10.0  # a client that doesn't read for so long is cut off
+    max_streams_per_key: int | None = None  # None: as many as the engine has
+    max_upload_bytes: int = 200 << 20  # a file sent over HTTP
+    max_uploads: int = 4  # files transcribed at once; more wait
+    drain_s: float = 10.0  # from SIGTERM to the end, finals delivered
+
+    def __post_init__(self) -> None:
+        """Refuse what would let nothing through."""
+        for name in (
+            *("max_message_bytes", "max_messages_per_s", "max_buffered_s", "max_pending_finalize"),
+            *("idle_s", "session_s", "send_s", "max_upload_bytes", "max_uploads", "drain_s"),
+        ):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r} must be more than 0")
+        if self.max_streams_per_key is not None and self.max_streams_per_key < 1:
+            raise ConfigurationError(
+                f"max_streams_per_key={self.max_streams_per_key!r} must be 1 or more, or None"
+            )
+        if any(not key.strip() for key in self.api_keys):
+            raise ConfigurationError("an API key is empty")
