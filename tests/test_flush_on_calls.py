@@ -1,4 +1,4 @@
-"""Flushes at random instants of the bundled calls neither lose nor repeat what was said.
+"""Flushes at random instants of the bundled calls lose, repeat and change no word.
 
 A few of what `python -m benchmarks.flush` does hundreds of, which reports the counts.
 """
@@ -35,7 +35,6 @@ def test_the_call_s_text_stays_the_same(engine: Engine, latency_ms: int) -> None
             flushes = [rng.randrange(8_000, samples.size) for _ in range(4)]
             flushed, _ = await text_of(engine, samples, latency_ms, flushes)
             differences = compare(plain, flushed)
-            assert differences["lost"] == 0, f"{plain}\n{flushed}"
-            assert differences["repeated"] == 0, f"{plain}\n{flushed}"
+            assert not differences, f"{plain}\n{flushed}"
 
     asyncio.run(main())

@@ -380,6 +380,7 @@ class Stream:
         levels = self._levels(start, at)
         if levels.size <= SPEAKING_FRAMES:
             return False
+        # Within a long sentence even the tenth-quietest 80 ms is speech, so the floor lies lower.
         floor, loudest = float(np.percentile(levels, 5)), float(levels.max())
         # In noise, halfway (in dB) between the floor and the speech.
         speech = max(SPEAKING_LEVEL * loudest, (floor * loudest) ** 0.5)
