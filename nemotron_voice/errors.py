@@ -155,3 +155,10 @@ class ServerRefusedError(ServerError):
 
 class ProtocolError(ServerError, ValueError):
     """What came over the wire isn't the protocol."""
+
+
+def is_permanent(error: NemotronVoiceError) -> bool:
+    """Whether trying again would end the same way, so that only new settings can help."""
+    return isinstance(
+        error, ConfigurationError | AudioError | ModelError | ServerRefusedError | ProtocolError
+    )

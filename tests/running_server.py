@@ -40,10 +40,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(engine: Engine, options: ServerOptions | None = None) -> Iterator[RunningServer]:
+def running_server(
+    engine: Engine, options: ServerOptions | None = None, *, port: int | None = None
+) -> Iterator[RunningServer]:
     """Serve `engine` until the block ends."""
     app = create_app(engine, options)
-    port = free_port()
+    port = port or free_port()
     server = make_server(app, host="127.0.0.1", port=port)
     thread = threading.Thread(target=server.run, name="test-server", daemon=True)
     thread.start()

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from livekit import rtc
@@ -23,10 +23,9 @@ from livekit.agents import (
 from nemotron_voice.errors import (
     AudioFormatError,
     AudioOverflowError,
-    ConfigurationError,
-    ModelError,
     NemotronVoiceError,
     StreamClosedError,
+    is_permanent,
 )
 from nemotron_voice.livekit.languages import to_locale
 from nemotron_voice.livekit.log import logger
@@ -78,7 +77,7 @@ class RecognizeStream(stt.RecognizeStream):
             end_s=options.end_of_utterance_s,
         )
         self._askers: deque[Asker] = deque()
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._flushes: set[asyncio.Task[Transcript]] = set()
         self._speaking = False
         self._last_interim: Transcript | None = None
         self._last_language: str | None = None
@@ -110,8 +109,7 @@ class RecognizeStream(stt.RecognizeStream):
         except APIError:
             raise
         except NemotronVoiceError as error:
-            retryable = not isinstance(error, ConfigurationError | ModelError | AudioFormatError)
-            raise APIConnectionError(str(error), retryable=retryable) from error
+            raise APIConnectionError(str(error), retryable=not is_permanent(error)) from error
         except Exception as error:
             # Any other exception would leave the session deaf without a word.
             raise APIConnectionError(f"the recogniser failed: {error!r}") from error
@@ -222,9 +220,14 @@ class RecognizeStream(stt.RecognizeStream):
         except NemotronVoiceError as error:  # the reader raises it as well
             logger.debug("no flush: %s", error)
             return
-        task = asyncio.create_task(_await(answer), name="nemotron.flush")
+        task = asyncio.create_task(answer, name="nemotron.flush")
         self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        task.add_done_callback(self._flush_ended)
+
+    def _flush_ended(self, task: asyncio.Task[Transcript]) -> None:
+        self._flushes.discard(task)
+        if not task.cancelled() and (error := task.exception()):  # the reader raises it as well
+            logger.debug("no answer to a flush: %s", error)
 
     # ---- transcripts
 
@@ -307,13 +310,6 @@ def _pcm(frame: rtc.AudioFrame) -> bytes:
             "one before push_frame"
         )
     return bytes(frame.data)
-
-
-async def _await(answer: Coroutine[Any, Any, Transcript]) -> None:
-    try:
-        await answer
-    except NemotronVoiceError as error:  # the reader raises it as well
-        logger.debug("no answer to a flush: %s", error)
 
 
 class _Watcher:

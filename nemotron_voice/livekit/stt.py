@@ -23,13 +23,13 @@ from livekit.agents import (
 from livekit.agents.utils import AudioBuffer, is_given
 
 from nemotron_voice.config import DEFAULT_MODEL, LATENCIES_MS, StreamOptions
-from nemotron_voice.errors import ConfigurationError, NemotronVoiceError
+from nemotron_voice.errors import ConfigurationError, NemotronVoiceError, is_permanent
 from nemotron_voice.livekit.languages import to_locale
 from nemotron_voice.livekit.log import logger
 from nemotron_voice.livekit.speech_data import speech_data
 from nemotron_voice.livekit.stream import RecognizeStream
 from nemotron_voice.recognizer import Recognizer
-from nemotron_voice.shared_engine import prewarm, shared_engine
+from nemotron_voice.shared_engine import is_url, prewarm, shared_engine
 from nemotron_voice.transcript import Transcript
 
 Endpointing = Literal["auto", "flush", "engine", "vad"]
@@ -74,6 +74,7 @@ class STT(stt.STT[Any]):
         *,
         engine: Recognizer | None = None,
         model: str = DEFAULT_MODEL,
+        url: str | None = None,
         language: str = "auto",
         latency_ms: int = 320,
         interim_results: bool = True,
@@ -87,6 +88,8 @@ class STT(stt.STT[Any]):
         Args:
             engine: any Recognizer. None: the process' own engine of `model`, loaded once.
             model: hub id, folder or `.nemo` file; "demo" needs no download.
+            url: of a server instead ("ws://host:8080", `nemotron-voice serve`); its API key is in
+                the environment's NEMOTRON_VOICE_API_KEY. The process keeps one client for it.
             language: a locale or name, or "auto": the model detects it.
             latency_ms: audio per chunk: 80, 160, 320, 560 or 1120. Smaller shows interims sooner,
                 larger hears better; finals come at once in each.
@@ -103,6 +106,10 @@ class STT(stt.STT[Any]):
         if endpointing not in {"auto", "flush", "engine", "vad"}:
             raise ConfigurationError(
                 f"endpointing={endpointing!r} isn't known; it is auto, flush, engine or vad"
+            )
+        if url is not None and (engine is not None or not is_url(url)):
+            raise ConfigurationError(
+                f"url={url!r} is an address such as 'ws://host:8080', and stands instead of engine="
             )
         if endpointing == "vad" and vad is None:
             raise ConfigurationError(
@@ -131,7 +138,7 @@ class STT(stt.STT[Any]):
             end_of_utterance_s=end_of_utterance_s if ours else None,
             vad=vad if endpointing in {"auto", "vad"} else None,
         )
-        self._model = model
+        self._model = url or model
         self._own_engine = engine
         self._engine: Recognizer | None = engine
         self._streams: weakref.WeakSet[RecognizeStream] = weakref.WeakSet()
@@ -140,7 +147,7 @@ class STT(stt.STT[Any]):
     @property
     def model(self) -> str:
         """Name of the checkpoint."""
-        return self._model if self._own_engine is None else "nemotron"
+        return self._model if self._own_engine is None and not is_url(self._model) else "nemotron"
 
     @property
     def provider(self) -> str:
@@ -216,8 +223,7 @@ class STT(stt.STT[Any]):
                 frame, language if is_given(language) else self._options.language
             )
         except NemotronVoiceError as error:
-            retryable = not isinstance(error, ConfigurationError)
-            raise APIConnectionError(str(error), retryable=retryable) from error
+            raise APIConnectionError(str(error), retryable=not is_permanent(error)) from error
         data = [speech_data(transcript) for transcript in transcripts if transcript.text]
         if not data:
             return stt.SpeechEvent(type=stt.SpeechEventType.FINAL_TRANSCRIPT)

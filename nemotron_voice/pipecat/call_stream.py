@@ -9,12 +9,7 @@ from typing import Any
 from loguru import logger
 from pipecat.processors.frame_processor import FrameProcessor
 
-from nemotron_voice.errors import (
-    ConfigurationError,
-    ModelError,
-    NemotronVoiceError,
-    StreamClosedError,
-)
+from nemotron_voice.errors import NemotronVoiceError, StreamClosedError, is_permanent
 from nemotron_voice.recognizer import RecognizerStream
 from nemotron_voice.replay import ReplayBuffer
 from nemotron_voice.transcript import Transcript
@@ -58,6 +53,7 @@ class CallStream:
         self._opener: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._owed = 0  # flushes not answered yet; the next stream answers for a broken one
+        self._reopen_s = REOPEN_FIRST_S  # until a transcript says that a stream is well
         self.sample_rate = 0  # until it is opened
 
     @property
@@ -162,7 +158,7 @@ class CallStream:
         except NemotronVoiceError as error:
             await self._on_error(error)
             # A full engine has a free slot again some day; a bad setting waits for a new one.
-            return isinstance(error, ConfigurationError | ModelError)
+            return is_permanent(error)
         origin_s = self._replay.start_s
         for packet in self._replay.packets():
             stream.push(packet)
@@ -178,18 +174,18 @@ class CallStream:
             self._opener = self._owner.create_task(self._reopen(), name="reopen")
 
     async def _reopen(self) -> None:
-        wait_s = REOPEN_FIRST_S
         while True:
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(self._reopen_s)
+            self._reopen_s = min(2 * self._reopen_s, REOPEN_LAST_S)
             if await self._try_open():
                 return
-            wait_s = min(2 * wait_s, REOPEN_LAST_S)
 
     async def _read(self, stream: RecognizerStream, origin_s: float) -> None:
         """Pass on what the stream says, until it ends or breaks."""
         answered = -1
         try:
             async for heard in stream:
+                self._reopen_s = REOPEN_FIRST_S
                 transcript = heard.shifted(origin_s)
                 if transcript.is_final and stream is self._stream:
                     self._replay.drop_until(transcript.end)
@@ -205,7 +201,7 @@ class CallStream:
             if current:
                 self._stream = None
             await self._on_error(error)
-            if current:
+            if current and not is_permanent(error):
                 self._reopen_later()
 
     async def _await(self, answer: Coroutine[Any, Any, Transcript]) -> None:

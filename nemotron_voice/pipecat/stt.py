@@ -6,6 +6,8 @@ audio is put into the stream's queue, and a task of its own pushes what the stre
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
@@ -41,12 +43,15 @@ from nemotron_voice.errors import (
     EngineFullError,
     ModelError,
     NemotronVoiceError,
+    ServerRefusedError,
+    ServerUnreachableError,
+    is_permanent,
 )
 from nemotron_voice.pipecat.call_stream import CallStream
 from nemotron_voice.pipecat.languages import joins_without_space, to_language, to_locale
 from nemotron_voice.pipecat.speech_gate import Backlog, SpeechGate
 from nemotron_voice.recognizer import Recognizer, RecognizerStream
-from nemotron_voice.shared_engine import shared_engine
+from nemotron_voice.shared_engine import is_url, shared_engine
 from nemotron_voice.transcript import Transcript, select_words
 
 # Seconds from the end of speech to the final: the detector's stop delay of 0.2 s and a flush.
@@ -57,6 +62,7 @@ NO_VAD_S = 10.0  # of audio with words and no detector's word: something is miss
 # Of the wall clock. The detector ends speech 1 s after the last audio, so what wasn't final by then
 # was heard by a service that a ServiceSwitcher has taken out of the call.
 OUT_OF_CALL_S = 2.0
+CONNECT_EVERY_S = 1.0  # to a server that doesn't answer when the call begins
 MAX_HELD = 32  # finals that came in a silence and wait for the next flush
 
 
@@ -95,6 +101,7 @@ class NemotronSTTService(STTService):
         self,
         *,
         engine: Recognizer | None = None,
+        url: str | None = None,
         sample_rate: int | None = None,
         vad: bool = True,
         flush_deadline_s: float = 1.0,
@@ -107,6 +114,8 @@ class NemotronSTTService(STTService):
         Args:
             engine: any Recognizer, shared by all calls of the process. None: the process' own
                 engine of `settings.model`, loaded at the first call and shared by the later ones.
+            url: of a server instead ("ws://host:8080", `nemotron-voice serve`); its API key is in
+                the environment's NEMOTRON_VOICE_API_KEY. The process keeps one client for it.
             sample_rate: of the audio in Hz, 8,000 to 48,000; None: the pipeline's.
             vad: the pipeline has a voice activity detector (in the user aggregator or before this
                 service). False: finals come at the end of each sentence, and nothing is gated.
@@ -125,6 +134,13 @@ class NemotronSTTService(STTService):
         )
         if settings is not None:
             defaults.apply_update(settings)
+        if url is not None:
+            if engine is not None or not is_url(url):
+                raise ConfigurationError(
+                    f"url={url!r} is an address such as 'ws://host:8080', and stands instead of "
+                    "engine="
+                )
+            defaults.model = url
         # Refuse what no engine could serve.
         StreamOptions(**_stream_settings(defaults))
         super().__init__(
@@ -142,6 +158,7 @@ class NemotronSTTService(STTService):
             on_error=self._report,
             flush_deadline_s=flush_deadline_s,
         )
+        self._connecting: asyncio.Task[None] | None = None
         self._gate = SpeechGate(has_detector=vad)
         self._backlog = Backlog()
         self._warned = False
@@ -171,8 +188,17 @@ class NemotronSTTService(STTService):
             self._engine = self._own_engine or await shared_engine(str(self._settings.model))
         except NemotronVoiceError as error:
             await self._report(error)
-            return
+            if is_permanent(error):
+                return
+            self._connecting = self.create_task(self._connect(), name="connect")
         await self._call.open(self.sample_rate)
+
+    async def _connect(self) -> None:
+        """The server doesn't answer yet: go on asking; the call keeps its audio meanwhile."""
+        while self._engine is None:
+            await asyncio.sleep(CONNECT_EVERY_S)
+            with contextlib.suppress(NemotronVoiceError):
+                self._engine = await shared_engine(str(self._settings.model))
 
     async def stop(self, frame: EndFrame) -> None:
         """Finalise all that was said; its final goes out before the EndFrame does."""
@@ -193,9 +219,13 @@ class NemotronSTTService(STTService):
         """Drop what is left, in whatever order the pipeline ended."""
         await super().cleanup()
         await self._call.aclose()
+        if self._connecting is not None and not self._connecting.done():
+            await self.cancel_task(self._connecting)
 
     def _open_stream(self, sample_rate: int) -> RecognizerStream:
         if self._engine is None:
+            if self._connecting is not None:
+                raise ServerUnreachableError(f"{self._settings.model} does not answer yet")
             raise ModelError("no engine: loading the model failed, or the pipeline hasn't started")
         finalize = "flush" if self._gate.has_detector else "sentence"
         return self._engine.open(
@@ -401,4 +431,8 @@ def _category(error: NemotronVoiceError) -> ErrorCategory:
         return ErrorCategory.RATE_LIMIT
     if isinstance(error, AudioError):
         return ErrorCategory.APPLICATION
+    if isinstance(error, ServerRefusedError):
+        return ErrorCategory.AUTHORIZATION
+    if isinstance(error, ServerUnreachableError):
+        return ErrorCategory.CONNECTIVITY
     return ErrorCategory.SERVER

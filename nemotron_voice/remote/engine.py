@@ -64,7 +64,9 @@ class RemoteEngine:
             reconnect_s: seconds without any server after which a stream fails.
             heartbeat_s: a ping is sent so often; without an answer within half of it, the
                 connection is taken for dead.
-            replay_s: seconds of audio that a stream keeps to send again, 2 bytes a sample.
+            replay_s: seconds of audio that a stream keeps to send again, 2 bytes a sample; up to
+                twice as many where no flush comes. A break within the first `replay_s` of a call
+                changes nothing in its text; a later one may change a word near the break.
 
         Raises:
             ServerUnreachableError, ServerRefusedError, ConfigurationError.

@@ -2,9 +2,9 @@
 
 A server decodes the same audio, with the same flushes at the same samples, to the same words. So a
 new connection is told again what the old one was, and the words that were already delivered are
-taken out of what it says. For the first `replay_s` of a call this is exact. Later it begins in
-mid-call, with a network that knows nothing of what was said before, and words are told from
-delivered ones by spelling and time.
+taken out of what it says. For the first `replay_s` of a call this is exact. Later it begins at a
+flush in mid-call, with a network that knows nothing of what was said before, and words are told
+from delivered ones by spelling and time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class History:
     Args:
         sample_rate: of the audio, in Hz.
         settings: of the stream's beginning.
-        replay_s: seconds of sent audio that are kept.
+        replay_s: seconds of sent audio that are kept at least; at most twice as much.
     """
 
     def __init__(self, sample_rate: int, settings: Settings, replay_s: float) -> None:
@@ -69,7 +69,9 @@ class History:
         self._rate = sample_rate
         self._replay_samples = int(replay_s * sample_rate)
         self._entries: deque[Entry] = deque()
-        self._sent = 0  # entries
+        self._sent = 0  # of the entries kept
+        self._dropped = 0  # entries
+        self._pauses: deque[tuple[int, int]] = deque()  # flushes sent: sample, entries up to it
         self._first = 0  # sample where what is kept begins
         self._sent_sample = 0
         self._end_sample = 0
@@ -101,6 +103,8 @@ class History:
         entry = self._entries[self._sent]
         self._sent += 1
         self._sent_sample += _samples(entry)
+        if isinstance(entry, FlushMark):
+            self._pauses.append((self._sent_sample, self._dropped + self._sent))
         self._trim()
         return entry
 
@@ -108,24 +112,35 @@ class History:
         """Send everything that is kept once more; returns where that begins, in seconds."""
         self._sent = 0
         self._sent_sample = self._first
+        self._pauses.clear()
         return self.start_s
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)
 
     def _trim(self) -> None:
-        while self._sent > 0:
-            oldest = self._entries[0]
-            if self._first + _samples(oldest) > self._sent_sample - self._replay_samples:
-                return
-            self._entries.popleft()
-            self._sent -= 1
-            self._first += _samples(oldest)
-            if isinstance(oldest, UpdateMark):
-                self.settings = Settings(
-                    oldest.language or self.settings.language,
-                    oldest.latency_ms or self.settings.latency_ms,
-                )
+        """Forget what is older than `replay_s`, as far as a flush: a pause is a good beginning.
+
+        Without a flush for twice as long, the beginning is anywhere.
+        """
+        oldest_kept = self._sent_sample - self._replay_samples
+        while self._pauses and self._pauses[0][0] <= oldest_kept:
+            _, entries = self._pauses.popleft()
+            while self._dropped < entries:
+                self._drop()
+        while self._first < oldest_kept - self._replay_samples:
+            self._drop()
+
+    def _drop(self) -> None:
+        oldest = self._entries.popleft()
+        self._sent -= 1
+        self._dropped += 1
+        self._first += _samples(oldest)
+        if isinstance(oldest, UpdateMark):
+            self.settings = Settings(
+                oldest.language or self.settings.language,
+                oldest.latency_ms or self.settings.latency_ms,
+            )
 
 
 class Deliveries:
@@ -164,7 +179,7 @@ class Deliveries:
             if match is not None:
                 place = match + 1
                 delivered.add(number)
-            elif place < len(self._words) and word.end <= self._until_s:
+            elif place < len(self._words) and (word.start + word.end) / 2 <= self._until_s:
                 delivered.add(number)  # the same sound, read otherwise this time
         if heard.is_final:
             over = place >= len(self._words) or heard.start > self._until_s

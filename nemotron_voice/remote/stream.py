@@ -70,7 +70,7 @@ class RemoteStream:
         self._lock = threading.RLock()
         settings = Settings(str(options.language), options.latency_ms)
         self._history = History(options.sample_rate, settings, replay_s)
-        self._deliveries = Deliveries(replay_s)
+        self._deliveries = Deliveries(2 * replay_s)
         self._events = Events()
         self._answers: dict[int, Future[Transcript]] = {}  # flushes not answered yet
         self._answered: set[int] = set()  # of those that a replay may answer again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -119,6 +120,33 @@ async def test_a_full_engine_costs_delay_and_no_word(
     expected, _ = await heard(Recogniser(engine), speech)
     text, _ = await heard(Recogniser(engine, full=1), speech)
     assert text == expected
+
+
+async def test_an_engine_that_stalls_costs_delay_and_no_word(
+    engine: Engine, speech: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device stands still over the end of the sentence, for longer than a flush may wait."""
+    expected, _ = await heard(Recogniser(engine), speech)
+    run = engine._runner.run
+    steps = 0
+
+    def stalling(works: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            time.sleep(3.0)
+        return run(works)
+
+    monkeypatch.setattr(engine._runner, "run", stalling)
+    caller = RecordedCaller(np.concatenate([speech, np.zeros(2 * RATE, np.float32)]))
+    ears = STT(engine=engine, latency_ms=160)
+    async with talking(caller, stt=ears, turn_detection="vad", conn_options=QUICK) as (_, log):
+        await caller.ended.wait()
+        await asyncio.sleep(2.0)
+    assert steps > 5
+    assert log.errors == []
+    assert jiwer.wer(expected, " ".join(event.transcript for _, event in log.finals)) <= 0.2
+    assert engine.stats().streams == 0
 
 
 async def test_what_breaks_always_ends_the_session_with_an_error(
