@@ -48,6 +48,7 @@ lint: $(STAMPS)/dev ## ruff and mypy
 	@$(IN_VENV)ruff format --check .
 	@$(IN_VENV)mypy
 	@MYPYPATH=examples/agents $(IN_VENV)mypy examples/agents/*.py
+	@MYPYPATH=plugin $(IN_VENV)mypy --explicit-package-bases plugin/livekit/plugins/nemotron/__init__.py
 
 format: $(STAMPS)/dev ## put the code in form
 	@$(IN_VENV)ruff format .

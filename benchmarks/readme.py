@@ -21,6 +21,10 @@ from benchmarks import (
     pipecat_long_call,
     pipecat_noise,
     pipecat_turns,
+    protocol_fuzz,
+    ray_calls,
+    remote_faults,
+    server_clients,
     soak,
 )
 
@@ -42,6 +46,10 @@ def main() -> None:
             ("livekit_turns", livekit_turns.table),
             ("livekit_room", livekit_room.summary),
             ("livekit_jobs", livekit_jobs.table),
+            ("remote_faults", remote_faults.summary),
+            ("server_clients", server_clients.table),
+            ("protocol_fuzz", protocol_fuzz.summary),
+            ("ray_calls", ray_calls.summary),
         ):
             source = RESULTS / f"{name}.json"
             if source.exists():

@@ -100,15 +100,16 @@ async def expected(numbers: Sequence[int]) -> list[str]:
 class ServerProcess:
     """`nemotron-voice serve` on a port of this machine."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, max_streams: int = 64) -> None:
         self.port = port
+        self._max_streams = max_streams
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "nemotron_voice", "serve", "--model", "demo"),
-            *("--port", str(self.port)),
+            *("--port", str(self.port), "--max-streams", str(self._max_streams)),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
@@ -120,6 +121,12 @@ class ServerProcess:
                             return
                 assert self._process.returncode is None, "the server did not start"
                 await asyncio.sleep(0.1)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     async def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End it."""
@@ -137,9 +144,9 @@ class ServerProcess:
 
 
 @contextlib.asynccontextmanager
-async def serving(port: int) -> AsyncIterator[ServerProcess]:
+async def serving(port: int, max_streams: int = 64) -> AsyncIterator[ServerProcess]:
     """A server for as long as the block lasts."""
-    server = ServerProcess(port)
+    server = ServerProcess(port, max_streams)
     await server.start()
     try:
         yield server

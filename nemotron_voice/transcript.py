@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ __all__ = [
     "WordSpan",
     "join_texts",
     "join_words",
+    "languages_by_words",
     "make_transcript",
     "read_tokens",
     "select_words",
@@ -214,6 +216,12 @@ def join_texts(finals: Iterable[Transcript]) -> str:
         touching = _is_han_or_kana(final.text[0]) and bool(text) and _is_wide(text[-1])
         text += (" " if text and final.spaced and not touching else "") + final.text
     return text
+
+
+def languages_by_words(finals: Iterable[Transcript]) -> list[str]:
+    """The locales of a call, that of most words first."""
+    counts = Counter(word.language for final in finals for word in final.words if word.language)
+    return [language for language, _ in counts.most_common()]
 
 
 def make_transcript(

@@ -27,7 +27,9 @@ FLOORS = (
     {"engine", "remote"},
     {"shared_engine"},
     {"pipecat", "livekit", "server"},
+    {"cluster"},
     {"cli"},
+    {"__main__"},
 )
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {"model", "engine"}  # adapters, audio, text and the command line never import it

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +15,12 @@ from typer.core import TyperGroup
 
 from nemotron_voice import __version__
 from nemotron_voice.cli import screen
-from nemotron_voice.config import DEFAULT_MODEL, LATENCIES_MS, StreamOptions
+from nemotron_voice.config import (
+    DEFAULT_MODEL,
+    LATENCIES_MS,
+    EngineOptions,
+    StreamOptions,
+)
 from nemotron_voice.errors import (
     ConfigurationError,
     ModelNotFoundError,
@@ -110,12 +118,14 @@ _LATENCY_HELP = f"Audio per step: {', '.join(map(str, LATENCIES_MS))}. Larger he
   nemotron-voice transcribe --model demo --realtime call.wav
   nemotron-voice transcribe --language es-ES --format srt --output-dir subtitles *.flac
   nemotron-voice transcribe --format json call.ogg | jq -r 'select(.is_final) | .text'
+  nemotron-voice transcribe --ray manifest.jsonl --output transcripts.jsonl
 """.replace("\n  ", "\n\n")
 )
 def transcribe(
     files: Annotated[
-        list[Path], typer.Argument(help="Audio of any format and rate: wav, flac, mp3, ogg, m4a.")
-    ],
+        list[Path] | None,
+        typer.Argument(help="Audio of any format and rate: wav, flac, mp3, ogg, m4a."),
+    ] = None,
     model: ModelOption = DEFAULT_MODEL,
     language: Annotated[
         str,
@@ -147,8 +157,48 @@ def transcribe(
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only models that are already on this machine.")
     ] = False,
+    ray: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Instead of FILES, all files of a manifest, on a Ray cluster: JSON lines with "
+            "audio_filepath and maybe language, or a path a line. Writes a JSON line a file.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="With --ray: where the lines go instead of the screen.")
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            help="With --ray: copies of the model; default: one for each GPU, or CPU core.", min=1
+        ),
+    ] = None,
 ) -> None:
     """Stream audio files through the recogniser and write what was said, a sentence at a time."""
+    if ray is not None:
+        if files or realtime or output_dir or output_format is not Format.text:
+            raise ConfigurationError(
+                "--ray MANIFEST takes no FILES, --realtime, --format or --output-dir: it writes "
+                "JSON lines to --output"
+            )
+        with needs("cluster"):
+            from nemotron_voice.cli.cluster import transcribe_manifest  # noqa: PLC0415
+            from nemotron_voice.cluster.bulk import BulkOptions  # noqa: PLC0415
+        bulk = BulkOptions(
+            model=model,
+            revision=revision,
+            offline=offline,
+            device=device,
+            language=language,
+            latency_ms=1120 if latency_ms is None else latency_ms,
+            actors=actors,
+        )
+        if transcribe_manifest(ray, bulk, output):
+            raise typer.Exit(FAILURE)
+        return
+    if not files or output or actors:
+        raise ConfigurationError("name FILES to transcribe; --output and --actors go with --ray")
     from nemotron_voice.cli.transcribe import Job, run  # noqa: PLC0415  (help needs none of it)
 
     options = StreamOptions(
@@ -215,6 +265,7 @@ def languages(
 
   nemotron-voice serve --model demo
   nemotron-voice serve --host 0.0.0.0 --api-key-file keys.txt --max-streams 200
+  nemotron-voice serve --ray --min-replicas 2 --max-replicas 8
 """.replace("\n  ", "\n\n")
 )
 def serve(
@@ -246,7 +297,8 @@ def serve(
     ] = 10.0,
     device: DeviceOption = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of the network; default: torch's choice.")
+        int | None,
+        typer.Option(help="CPU threads of the network; default: all cores but one.", min=1),
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")
@@ -254,20 +306,27 @@ def serve(
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only models that are already on this machine.")
     ] = False,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Serve replicas on the Ray cluster of RAY_ADDRESS, or here."),
+    ] = False,
+    min_replicas: Annotated[
+        int, typer.Option(help="With --ray: engines at least, each with --max-streams.", min=1)
+    ] = 1,
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(help="With --ray: engines at most; default: --min-replicas.", min=1),
+    ] = None,
 ) -> None:
     """Serve one engine to many agents: Deepgram's streaming protocol, OpenAI's for files.
 
     Pipecat's and LiveKit's Deepgram services connect by changing a URL; RemoteEngine, and url= of
     our own adapters, reconnect and replay besides.
     """
-    try:
-        from nemotron_voice.cli.serve import check_exposure, serve  # noqa: PLC0415
+    with needs("server"):
+        from nemotron_voice.cli.serve import all_but_one, check_exposure, serve  # noqa: PLC0415
         from nemotron_voice.server import ServerOptions  # noqa: PLC0415
         from nemotron_voice.server.run import read_keys  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{error.name} is missing; pip install 'nemotron-voice[server]'"
-        ) from error
     options = ServerOptions(
         api_keys=read_keys(api_key_file) if api_key_file else (),
         allowed_origins=tuple(allow_origin or ()),
@@ -277,6 +336,23 @@ def serve(
         drain_s=drain_s,
     )
     check_exposure(host, has_keys=bool(options.api_keys), no_auth=no_auth)
+    threads = threads or all_but_one()
+    if ray:
+        with needs("cluster"):
+            from nemotron_voice.cli.cluster import serve as serve_replicas  # noqa: PLC0415
+            from nemotron_voice.cluster.serving import ClusterOptions  # noqa: PLC0415
+        cluster = ClusterOptions(
+            model=model,
+            revision=revision,
+            offline=offline,
+            engine=EngineOptions(device=device, max_streams=max_streams, threads=threads),
+            server=replace(options, api_keys=()),  # each replica reads the file
+            api_key_file=str(api_key_file.absolute()) if api_key_file else None,
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+        )
+        serve_replicas(cluster, host=host, port=port)
+        return
     engine = load(
         model,
         device=device,
@@ -287,6 +363,17 @@ def serve(
     )
     with engine:
         serve(engine, options, host=host, port=port)
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Imports that an extra of this package brings; without it, says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is missing; pip install 'nemotron-voice[{extra}]'"
+        ) from error
 
 
 def load(

@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 
 from nemotron_voice import languages
 from nemotron_voice.config import LATENCIES_MS, Finalize, StreamOptions, check_sample_rate
-from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.errors import ConfigurationError, UnknownLanguageError
 
 Encoding = Literal["linear16", "mulaw", "alaw", "opus"]
 
@@ -24,6 +24,8 @@ _DEFAULT_RATES: Final = {"mulaw": 8_000, "alaw": 8_000, "opus": 48_000}
 MIN_ENDPOINTING_MS: Final = 10
 MAX_ENDPOINTING_MS: Final = 10_000
 MAX_QUERY_PARAMETERS: Final = 100
+MAX_LANGUAGE: Final = 100  # characters of a name
+MAX_SHOWN: Final = 60  # characters of a value in a message
 
 _TRUE: Final = {"true", "1", "yes"}
 _FALSE: Final = {"false", "0", "no", "null", "none", ""}
@@ -149,6 +151,7 @@ def parse_file_query(
             "ogg, mp3), or stream raw audio over WS /v1/listen"
         )
     warnings = _unhonoured(query)
+    warnings += [f"{name} is for streams, not for files" for name in query if name in _OF_STREAMS]
     return _language(query, list(supported), warnings), tuple(warnings)
 
 
@@ -173,6 +176,8 @@ _HONOURED: Final = {
     "replays",
 }
 
+_OF_STREAMS: Final = _HONOURED - {"language", "detect_language", "punctuate", "channels"}
+
 
 def _unhonoured(query: dict[str, str]) -> list[str]:
     """Warnings for what is reported; refuses what is refused."""
@@ -181,19 +186,19 @@ def _unhonoured(query: dict[str, str]) -> list[str]:
         asked = value.casefold() not in _FALSE
         if name in _REFUSED and asked:
             raise ConfigurationError(
-                f"{name}={value} can't be honoured: {_REFUSED[name]}; leave it out"
+                f"{name}={_short(value)} can't be honoured: {_REFUSED[name]}; leave it out"
             )
         if name in _REPORTED and asked:
-            warnings.append(f"{name}={value} is not honoured: {_REPORTED[name]}")
+            warnings.append(f"{name}={_short(value)} is not honoured: {_REPORTED[name]}")
         known = name in _HONOURED or name in _REFUSED or name in _REPORTED or name in _HARMLESS
         if not known:
-            warnings.append(f"{name} is not a parameter of this server")
+            warnings.append(f"{_short(name)} is not a parameter of this server")
     if query.get("punctuate", "true").casefold() in _FALSE:
         warnings.append("punctuate=false is not honoured: the model writes its punctuation itself")
     if (channels := query.get("channels", "1")) != "1":
         raise ConfigurationError(
-            f"channels={channels} can't be heard as one caller; send one channel, or open a "
-            "stream for each"
+            f"channels={_short(channels)} can't be heard as one caller; send one channel, or "
+            "open a stream for each"
         )
     return warnings
 
@@ -203,7 +208,7 @@ def _encoding(value: str | None) -> Encoding:
     for known in get_args(Encoding):
         if name == known:
             return known  # type: ignore[no-any-return]
-    given = f"encoding={value} is not understood" if value else "encoding is missing"
+    given = f"encoding={_short(value)} is not understood" if value else "encoding is missing"
     raise ConfigurationError(
         f"{given}; choose {', '.join(get_args(Encoding))}, and raw packets of it (a file or a "
         "container goes to POST /v1/listen)"
@@ -225,14 +230,19 @@ def _sample_rate(value: str | None, encoding: Encoding) -> int:
 
 def _language(query: dict[str, str], supported: list[str] | None, warnings: list[str]) -> str:
     value = query.get("language")
+    detect = _flag(query, "detect_language")
     if value is None or value.casefold() in {"multi", languages.AUTO}:
         return languages.AUTO
-    if _flag(query, "detect_language"):
+    if len(value) > MAX_LANGUAGE:
+        raise UnknownLanguageError(f"language={_short(value)} is no language's name")
+    if detect:
         warnings.append(f"language={value} is set aside: detect_language=true detects it")
         return languages.AUTO
-    code = languages.nearest(value, supported)
-    if value.casefold() != code.casefold() and "-" in value:
-        warnings.append(f"language={value} is heard as {code}, the nearest locale of the model")
+    try:
+        return languages.resolve(value, supported)
+    except ConfigurationError:  # another region than the model's, or no name of a language
+        code = languages.nearest(value, supported)
+    warnings.append(f"language={value} is heard as {code}, the nearest locale of the model")
     return code
 
 
@@ -256,7 +266,7 @@ def _latency(value: str | None) -> int:
     latency_ms = _number("latency_ms", value)
     if latency_ms not in LATENCIES_MS:
         choices = ", ".join(map(str, LATENCIES_MS))
-        raise ConfigurationError(f"latency_ms={value} is not a mode; choose one of {choices}")
+        raise ConfigurationError(f"latency_ms={latency_ms} is not a mode; choose one of {choices}")
     return latency_ms
 
 
@@ -264,7 +274,9 @@ def _finalize(value: str | None) -> Finalize:
     for known in get_args(Finalize):
         if value is None or value == known:
             return known if value else "sentence"
-    raise ConfigurationError(f"finalize={value} is not an option; choose flush or sentence")
+    raise ConfigurationError(
+        f"finalize={_short(value or '')} is not an option; choose flush or sentence"
+    )
 
 
 def _flag(query: dict[str, str], name: str) -> bool:
@@ -273,13 +285,18 @@ def _flag(query: dict[str, str], name: str) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise ConfigurationError(f"{name}={query[name]} is not a flag; write true or false")
+    raise ConfigurationError(f"{name}={_short(query[name])} is not a flag; write true or false")
 
 
 def _number(name: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 9):
-        raise ConfigurationError(f"{name}={value[:40]} is not a whole number")
+        raise ConfigurationError(f"{name}={_short(value)} is not a whole number")
     return int(value)
+
+
+def _short(value: str) -> str:
+    """For a message, which goes into a header: clients refuse one of 8 KiB."""
+    return value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "..."
 
 
 def _bounded(name: str, value: str, low: int, high: int) -> int:

@@ -7,17 +7,25 @@ them: the whole `Transcript` can be put together again from a `Results`.
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from nemotron_voice.config import LATENCIES_MS
 from nemotron_voice.errors import ProtocolError
-from nemotron_voice.transcript import LanguageRun, LanguageSource, Transcript, Word
+from nemotron_voice.transcript import (
+    LanguageRun,
+    LanguageSource,
+    Transcript,
+    Word,
+    join_texts,
+)
 
 MAX_TEXT: Final = 16_384  # characters of a client's message; the largest real one has some 100
 MAX_DEADLINE_MS: Final = 60_000
+MAX_NUMBER: Final = 1e15  # of a time or a confidence: 30 million years
 
 # ---- client to server
 
@@ -90,8 +98,9 @@ def parse_client_text(text: str) -> ClientMessage:
             raise ProtocolError('"language" of a Configure is a name')
         latency_ms = _whole(message, "latency_ms", LATENCIES_MS[0], LATENCIES_MS[-1])
         return Configure(language, latency_ms)
+    shown = repr(kind[:40]) if isinstance(kind, str) else "missing"
     raise ProtocolError(
-        f"a message of type {str(kind)[:40]!r}; send KeepAlive, Finalize, CloseStream or "
+        f"a message of type {shown}; send KeepAlive, Finalize, CloseStream or "
         "Configure, and audio as binary messages"
     )
 
@@ -112,25 +121,6 @@ class Results:
     def to_text(self) -> str:
         """As JSON: Deepgram's fields, then ours."""
         heard = self.transcript
-        words = [
-            {
-                "word": _bare(word.text),
-                "start": word.start,
-                "end": word.end,
-                "confidence": word.confidence,
-                "language": _base(word.language),
-                "punctuated_word": word.text,
-                "locale": word.language,
-            }
-            for word in heard.words
-        ]
-        spoken = _by_prevalence(heard)
-        alternative = {
-            "transcript": heard.text,
-            "confidence": heard.confidence or 0.0,
-            "languages": spoken,
-            "words": words,
-        }
         return _dump(
             {
                 "type": "Results",
@@ -140,7 +130,7 @@ class Results:
                 "is_final": heard.is_final,
                 "speech_final": self.speech_final,
                 "from_finalize": self.from_finalize,
-                "channel": {"alternatives": [alternative]},
+                "channel": {"alternatives": [alternative([heard])]},
                 "metadata": {
                     "request_id": self.request_id,
                     "model_info": {"name": self.model, "version": "3.5", "arch": "nemotron"},
@@ -250,24 +240,23 @@ def parse_server_text(text: str) -> ServerMessage | None:
         if kind == "Results":
             return _results(message)
         if kind == "SpeechStarted":
-            return SpeechStarted(_seconds(message["timestamp"]))
+            return SpeechStarted(_number(message["timestamp"]))
         if kind == "UtteranceEnd":
-            return UtteranceEnd(_seconds(message["last_word_end"]))
+            return UtteranceEnd(_number(message["last_word_end"]))
         if kind == "Metadata":
-            warnings = tuple(str(warning) for warning in message.get("warnings", ()))
             return Metadata(
-                str(message["request_id"]),
-                _seconds(message["duration"]),
-                str(message.get("created", "")),
-                str((message.get("models") or [""])[0]),
-                warnings,
+                _text(message["request_id"]),
+                _number(message["duration"]),
+                _text(message.get("created", "")),
+                _text((message.get("models") or [""])[0]),
+                tuple(_text(warning) for warning in message.get("warnings", ())),
             )
         if kind == "ConfigureSuccess":
-            return ConfigureSuccess(str(message.get("request_id", "")))
+            return ConfigureSuccess(_text(message.get("request_id", "")))
         if kind == "Error":
-            return Error(str(message.get("variant", "")), str(message.get("description", "")))
+            return Error(_text(message.get("variant", "")), _text(message.get("description", "")))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ProtocolError(f"a {kind} message that makes no sense: {error!r}") from error
+        raise ProtocolError(f"a {kind} message that makes no sense: {error!r:.200}") from error
     return None
 
 
@@ -275,44 +264,44 @@ def _results(message: dict[str, Any]) -> Results:
     alternative = message["channel"]["alternatives"][0]
     words = tuple(
         Word(
-            str(word["punctuated_word"]),
-            _seconds(word["start"]),
-            _seconds(word["end"]),
-            float(word["confidence"]),
+            _text(word["punctuated_word"]),
+            _number(word["start"]),
+            _number(word["end"]),
+            _number(word["confidence"]),
             _name(word.get("locale")),
         )
         for word in alternative["words"]
     )
     runs = tuple(
         LanguageRun(
-            _name(run["locale"]), str(run["text"]), _seconds(run["start"]), _seconds(run["end"])
+            _name(run["locale"]), _text(run["text"]), _number(run["start"]), _number(run["end"])
         )
         for run in message["language_runs"]
     )
     source = message["language_source"]
     if source not in {"tag", "forced", "carried", None}:
-        raise ValueError(source)
+        raise ValueError("language_source")
     flush_id, confidence = message["flush_id"], message["confidence"]
     transcript = Transcript(
-        text=str(alternative["transcript"]),
+        text=_text(alternative["transcript"]),
         is_final=message["is_final"] is True,
         language=_name(message["locale"]),
         language_source=cast("LanguageSource | None", source),
         languages=runs,
         words=words,
-        start=_seconds(message["start"]),
-        end=_seconds(message["end"]),
-        confidence=None if confidence is None else float(confidence),
-        flush_id=None if flush_id is None else int(flush_id),
-        revision=int(message["revision"]),
+        start=_number(message["start"]),
+        end=_number(message["end"]),
+        confidence=None if confidence is None else _number(confidence),
+        flush_id=None if flush_id is None else _integer(flush_id),
+        revision=_integer(message["revision"]),
         spaced=message["spaced"] is True,
     )
     return Results(
         transcript,
         from_finalize=message["from_finalize"] is True,
         speech_final=message["speech_final"] is True,
-        request_id=str(message["metadata"]["request_id"]),
-        model=str(message["metadata"]["model_info"]["name"]),
+        request_id=_text(message["metadata"]["request_id"]),
+        model=_text(message["metadata"]["model_info"]["name"]),
     )
 
 
@@ -349,17 +338,32 @@ def _whole(message: dict[str, Any], name: str, low: int, high: int) -> int | Non
     return value
 
 
-def _seconds(value: Any) -> float:
-    seconds = float(value)
-    if not math.isfinite(seconds):
-        raise ValueError(f"{value!r} is no time")
-    return seconds
+# A value of another type is refused, not converted: str() of what nests deeply doesn't end well,
+# and JSON's numbers have no end (1e999 is infinity, 400 digits are no float).
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{type(value).__name__} where a number is needed")
+    if not abs(value) < MAX_NUMBER:  # so written, NaN is refused too
+        raise ValueError("a number without sense")
+    return float(value)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{type(value).__name__} where a whole number is needed")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text is needed")
+    return value
 
 
 def _name(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r} is no name")
-    return value
+    return None if value is None else _text(value)
 
 
 # ---- Deepgram's spelling
@@ -381,9 +385,28 @@ def _base(locale: str | None) -> str | None:
     return locale.partition("-")[0] if locale else None
 
 
-def _by_prevalence(heard: Transcript) -> list[str]:
-    counts: dict[str, int] = {}
-    for word in heard.words:
-        if base := _base(word.language):
-            counts[base] = counts.get(base, 0) + 1
-    return sorted(counts, key=lambda base: -counts[base])
+def alternative(heard: Sequence[Transcript]) -> dict[str, Any]:
+    """Transcripts in a row as one of Deepgram's alternatives, each word with its locale besides."""
+    words = [
+        {
+            "word": _bare(word.text),
+            "start": word.start,
+            "end": word.end,
+            "confidence": word.confidence,
+            "language": _base(word.language),
+            "punctuated_word": word.text,
+            "locale": word.language,
+        }
+        for transcript in heard
+        for word in transcript.words
+    ]
+    counts = Counter(str(word["language"]) for word in words if word["language"])
+    spoken = [language for language, _ in counts.most_common()]
+    confidences = [word.confidence for transcript in heard for word in transcript.words]
+    return {
+        "transcript": join_texts(heard),
+        "confidence": sum(confidences) / len(confidences) if confidences else 0.0,
+        # Absent, not empty: LiveKit's plugin takes the first of a list that is there.
+        **({"languages": spoken} if spoken else {}),
+        "words": words,
+    }

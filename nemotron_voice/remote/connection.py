@@ -48,6 +48,7 @@ FIRST_WAIT_S: Final = 0.1  # between attempts to connect, at most and at random;
 LAST_WAIT_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 8 << 20  # of a server's message
 CLOSE_S: Final = 0.5  # for the server's goodbye
+FULL: Final = 4  # refusals of a stream's first connection: behind one URL may be several engines
 FRUITLESS: Final = 3  # connections in a row that ended in an error and told nothing new
 
 
@@ -82,6 +83,7 @@ class Connections:
         self._dial = dial
         self._url = first_url
         self._ever = False  # a connection has stood
+        self._full = 0  # times that all servers refused, for want of room
 
     async def run(self) -> None:
         """Serve the stream to its end; whatever goes wrong for good becomes its error."""
@@ -117,7 +119,8 @@ class Connections:
 
         Raises:
             ConfigurationError, ServerRefusedError: at once.
-            EngineFullError: no server has had room, for a stream that never had a connection.
+            EngineFullError: no server has had room, several times within a second or so, for a
+                stream that never had a connection.
             ServerUnreachableError: none has answered for `reconnect_s`.
         """
         began = time.monotonic()
@@ -148,7 +151,9 @@ class Connections:
                 self._url += 1
         full = [cause for cause in causes if isinstance(cause, EngineFullError)]
         if full and not self._ever and len(full) == len(causes):
-            raise full[-1]
+            self._full += 1
+            if self._full == FULL:
+                raise full[-1]
         raise _AgainError(causes[-1])
 
     async def _try(self, url: str) -> aiohttp.ClientWebSocketResponse:

@@ -42,6 +42,7 @@ class RemoteEngine:
 
     Streams behave as an Engine's do. When a connection breaks, another takes over (of several URLs
     the next one), hears the last `replay_s` seconds again, and tells only what was not told before.
+    Audio travels as PCM16: float audio is rounded to it.
     All connections share one thread with an event loop of its own.
     """
 

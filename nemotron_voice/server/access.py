@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections import Counter
@@ -65,7 +64,9 @@ class Access:
         limit = self._options.max_streams_per_key
         if limit is not None and self._streams[key] >= limit:
             raise RefusedError(
-                429, f"this API key has {limit} streams open, its limit", reason="streams per key"
+                429,
+                f"this API key may have {limit} streams at once, and has",
+                reason="streams per key",
             )
         self._streams[key] += 1
         try:
@@ -78,7 +79,7 @@ class Access:
         origin = connection.headers.get("origin")
         if origin is None or origin in self._options.allowed_origins:
             return
-        if urlsplit(origin).netloc != connection.headers.get("host"):
+        if _netloc(origin) != connection.headers.get("host"):
             raise RefusedError(
                 403,
                 f"pages of {origin} may not connect; allow them with --allow-origin {origin}",
@@ -86,12 +87,25 @@ class Access:
             )
 
 
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # "http://["
+        return None
+
+
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _key_of(connection: HTTPConnection) -> str:
-    """The key of a request: a header, or, for web pages, a WebSocket subprotocol."""
+    """The key of a request: a WebSocket subprotocol, for web pages, or a header.
+
+    The subprotocol first: a browser adds the header of its own password dialogue to a handshake.
+    """
+    offered = [name.strip() for name in connection.scope.get("subprotocols", ())]
+    if len(offered) == 2 and offered[0] in {"token", "bearer"}:
+        return str(offered[1])
     scheme, _, value = connection.headers.get("authorization", "").partition(" ")
     value = value.strip()
     if scheme.casefold() in {"token", "bearer"}:
@@ -99,9 +113,6 @@ def _key_of(connection: HTTPConnection) -> str:
     if scheme.casefold() == "basic":
         try:
             return base64.b64decode(value).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no Base64, or no UTF-8 in it
             return ""
-    offered = [name.strip() for name in connection.scope.get("subprotocols", ())]
-    if len(offered) == 2 and offered[0] in {"token", "bearer"}:
-        return str(offered[1])
     return ""

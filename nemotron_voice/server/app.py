@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RETRY_AFTER_S: Final = "1"
+MAX_HEADER: Final = 600  # characters of a message in a header
 ERROR_HEADER: Final = "x-nemotron-error"  # the name of our exception
 MESSAGE_HEADER: Final = "dg-error"  # Deepgram's clients show it
 
@@ -97,17 +98,18 @@ class Service:
                     websocket.query_params.multi_items(), self.engine.languages
                 )  # fmt: skip
                 stream = self.engine.open(options.stream_options())
-                connection = Connection(
-                    websocket,
-                    stream,
-                    options,
-                    limits=self.options,
-                    metrics=self.metrics,
-                    model=self.engine.model_name,
-                )
-                self.connections.add(connection)
-                self._empty.clear()
+                connection: Connection | None = None
                 try:
+                    connection = Connection(
+                        websocket,
+                        stream,
+                        options,
+                        limits=self.options,
+                        metrics=self.metrics,
+                        model=self.engine.model_name,
+                    )
+                    self.connections.add(connection)
+                    self._empty.clear()
                     await websocket.accept(
                         subprotocol=_subprotocol(websocket),
                         headers=[
@@ -117,7 +119,8 @@ class Service:
                     )
                     await connection.run()
                 finally:
-                    self.connections.discard(connection)
+                    if connection is not None:
+                        self.connections.discard(connection)
                     if not self.connections:
                         self._empty.set()
                     await stream.aclose()
@@ -180,15 +183,22 @@ class Service:
 
     async def listen_file(self, request: Request) -> Response:
         """A whole file, Deepgram's form."""
-        self.check_open()
-        self.access.admit(request)
-        return await self.files.listen(request)
+        return await self._upload(request, self.files.listen)
 
     async def transcriptions(self, request: Request) -> Response:
         """A whole file, OpenAI's form."""
+        return await self._upload(request, self.files.transcriptions)
+
+    async def _upload(
+        self, request: Request, serve: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
         self.check_open()
         self.access.admit(request)
-        return await self.files.transcriptions(request)
+        try:
+            return await serve(request)
+        except RefusedError:
+            await self.files.discard(request)
+            raise
 
     async def on_error(self, request: HTTPConnection, error: Exception) -> Response:
         """A refusal in the form of the API that was called."""
@@ -270,8 +280,8 @@ def _headers(refusal: RefusedError, kind: str) -> dict[str, str]:
 
 
 def _header(text: str) -> bytes:
-    """Text as a header may carry it."""
-    return quote(text, safe=" !#$&'()*+,/:;=?@[]\"<>|").encode("ascii")
+    """Text as a header may carry it: clients take 8 KiB, and a character may become 12 bytes."""
+    return quote(text[:MAX_HEADER].strip(), safe=" !#$&'()*+,/:;=?@[]\"<>|").encode("ascii")
 
 
 def _subprotocol(websocket: WebSocket) -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import tempfile
 import uuid
 from collections.abc import AsyncIterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from nemotron_voice import languages
@@ -20,16 +22,17 @@ from nemotron_voice.captions import WRITERS
 from nemotron_voice.config import LATENCIES_MS, StreamOptions
 from nemotron_voice.errors import AudioDecodeError, ConfigurationError
 from nemotron_voice.hear import hear
-from nemotron_voice.protocol import Results
 from nemotron_voice.protocol.listen_options import parse_file_query
+from nemotron_voice.protocol.messages import alternative
 from nemotron_voice.server.access import RefusedError
-from nemotron_voice.transcript import Transcript, join_texts
+from nemotron_voice.transcript import Transcript, join_texts, languages_by_words
 
 if TYPE_CHECKING:
     from nemotron_voice.engine import Engine
     from nemotron_voice.server.metrics import Metrics
     from nemotron_voice.server.options import ServerOptions
 
+DISCARD_S, DISCARD_BYTES = 1.0, 64 << 20
 FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 
 
@@ -79,6 +82,16 @@ class Files:
             finals, duration_s = await self._hear(Path(file.name), language)
         self._metrics.files.labels("transcriptions").inc()
         return _openai_response(finals, duration_s, output)
+
+    async def discard(self, request: Request) -> None:
+        """Read on for a while what is refused: else many a client sees a reset, and no reason."""
+        left = DISCARD_BYTES
+        with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+            async with asyncio.timeout(DISCARD_S):
+                async for block in request.stream():
+                    left -= len(block)
+                    if left < 0:
+                        return
 
     def _check_length(self, request: Request) -> None:
         """Refuse a form by its announced length: without one its size can't be bounded."""
@@ -146,40 +159,22 @@ async def _blocks(upload: UploadFile) -> AsyncIterable[bytes]:
 def _deepgram_body(
     finals: list[Transcript], duration_s: float, model: str, warnings: tuple[str, ...]
 ) -> dict[str, Any]:
-    channel = _whole(finals)
+    whole = alternative(finals)
+    detected = {"detected_language": whole["languages"][0]} if whole.get("languages") else {}
     return {
         "metadata": {
             "transaction_key": "deprecated",
             "request_id": uuid.uuid4().hex,
             "sha256": "",
+            "created": datetime.now(UTC).isoformat(),
             "duration": round(duration_s, 3),
             "channels": 1,
             "models": [model],
+            "model_info": {model: {"name": model, "version": "3.5", "arch": "nemotron"}},
             "warnings": [{"message": warning} for warning in warnings],
         },
-        "results": {"channels": [channel]},
+        "results": {"channels": [{"alternatives": [whole], **detected}]},
     }
-
-
-def _whole(finals: list[Transcript]) -> dict[str, Any]:
-    """All finals as one alternative, with the fields that a stream's Results have."""
-    import json  # noqa: PLC0415
-
-    parts = [json.loads(Results(final).to_text())["channel"]["alternatives"][0] for final in finals]
-    words = [word for part in parts for word in part["words"]]
-    counts: dict[str, int] = {}
-    for word in words:
-        if word["language"]:
-            counts[word["language"]] = counts.get(word["language"], 0) + 1
-    spoken = sorted(counts, key=lambda base: -counts[base])
-    alternative = {
-        "transcript": join_texts(finals),
-        "confidence": sum(w["confidence"] for w in words) / len(words) if words else 0.0,
-        "languages": spoken,
-        "words": words,
-    }
-    detected = {"detected_language": spoken[0]} if spoken else {}
-    return {"alternatives": [alternative], **detected}
 
 
 def _openai_response(finals: list[Transcript], duration_s: float, output: str) -> Response:
@@ -194,12 +189,7 @@ def _openai_response(finals: list[Transcript], duration_s: float, output: str) -
         return PlainTextResponse(page.getvalue())
     if output == "json":
         return JSONResponse({"text": text})
-    counts: dict[str, int] = {}
-    for final in finals:
-        for word in final.words:
-            if word.language:
-                counts[word.language] = counts.get(word.language, 0) + 1
-    most = max(counts, key=counts.__getitem__, default=None)
+    most = next(iter(languages_by_words(finals)), None)
     return JSONResponse(
         {
             "task": "transcribe",

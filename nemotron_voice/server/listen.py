@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import uuid
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,6 +68,9 @@ class _Ending:
     gone: bool = False  # nobody is there to be told
 
 
+_UNREAD = _Ending(POLICY, "results are not being read", gone=True)
+
+
 class Connection:
     """Reads a client's audio, writes what the stream says, and ends in order.
 
@@ -96,13 +99,15 @@ class Connection:
         self._decoder = PacketDecoder(options)
         self._endpointer = _endpointer(options)
         self._draining = asyncio.Event()
-        self._askers: deque[tuple[Asker, float]] = deque()  # of flushes, and when they asked
+        self._flushes = 0
+        self._askers: dict[int, tuple[Asker, float]] = {}  # by flush_id, and when they asked
         self._answers: set[asyncio.Task[None]] = set()
         self._heard_at = time.monotonic()
         self._began = self._heard_at
         self._audio_s = 0.0
         self._utterance_end_at: float | None = None  # on the audio's clock
         self._last_word_s = 0.0
+        self._utterance_ended_s = 0.0  # the last word's end that was told
         self._window_began, self._window_count = self._heard_at, 0
 
     def drain(self) -> None:
@@ -141,8 +146,11 @@ class Connection:
                         return _Ending(NORMAL)
                     await self._handle(event)
                 await self._slow_down()
+                self._heard_at = time.monotonic()
         except WebSocketDisconnect as gone:
             return _Ending(gone.code, gone=True)
+        except TimeoutError:
+            return _UNREAD
         except (ProtocolError, AudioError, ConfigurationError) as error:
             return _Ending(POLICY, type(error).__name__, error)
         except StreamError as error:  # the stream failed; the writer knows why, if it is faster
@@ -151,8 +159,12 @@ class Connection:
     def _receive(self, message: Any) -> list[ClientEvent]:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1006))
-        self._heard_at = time.monotonic()
+        self._heard_at = math.inf  # a client that waits for us isn't idle
         data = message.get("bytes")
+        if len(data or message.get("text") or "") > self._limits.max_message_bytes:
+            raise ProtocolError(  # our own server's sockets refuse it before, with 1009
+                f"a message larger than {self._limits.max_message_bytes} bytes; send smaller ones"
+            )
         if data is not None:
             return self._session.receive_bytes(data)
         return self._session.receive_text(message["text"])
@@ -190,8 +202,14 @@ class Connection:
                 self._flush("detector", FINALIZE_S)
 
     async def _end_utterance(self) -> None:
+        if self._options.utterance_end_ms is None:
+            return
+        # Audio may come faster than it is decoded: a word may be under way in it.
+        await self._stream.drained(0.0)
+        await asyncio.sleep(0)  # the writer learns of it
         if self._utterance_end_at is not None and self._audio_s >= self._utterance_end_at:
             self._utterance_end_at = None
+            self._utterance_ended_s = self._last_word_s
             await self._send(UtteranceEnd(self._last_word_s).to_text())
 
     def _flush(self, asker: Asker, deadline_s: float) -> None:
@@ -201,10 +219,15 @@ class Connection:
                 "for a pause"
             )
         answer = self._stream.flush(deadline_s=deadline_s)
-        self._askers.append((asker, time.monotonic()))
+        self._note(asker)
         task = asyncio.create_task(_await(answer), name="listen-flush")
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
+
+    def _note(self, asker: Asker) -> None:
+        """Who asked for the next flush: one with an earlier deadline may be answered first."""
+        self._askers[self._flushes] = (asker, time.monotonic())
+        self._flushes += 1
 
     async def _slow_down(self) -> None:
         """Read no more than so many messages a second: tiny ones cost as much as others."""
@@ -239,13 +262,11 @@ class Connection:
     # ---- out
 
     async def _write(self) -> _Ending:
-        answered = -1
         try:
             async for transcript in self._stream:
                 asker: Asker | None = None
-                if transcript.flush_id is not None and transcript.flush_id > answered:
-                    answered = transcript.flush_id
-                    asker, asked_at = self._askers.popleft()
+                if transcript.flush_id in self._askers:  # its first answer; a rest may follow
+                    asker, asked_at = self._askers.pop(transcript.flush_id)
                     waited_s = time.monotonic() - asked_at
                     self._metrics.final.labels(str(self._options.latency_ms)).observe(waited_s)
                 await self._tell(transcript, asker)
@@ -254,21 +275,21 @@ class Connection:
         except (WebSocketDisconnect, RuntimeError):  # the client has gone
             return _Ending(NORMAL, gone=True)
         except TimeoutError:
-            return _Ending(POLICY, "results are not being read", gone=True)
+            return _UNREAD
         return _Ending(NORMAL)
 
     async def _tell(self, transcript: Transcript, asker: Asker | None) -> None:
         if transcript.words and self._options.utterance_end_ms is not None:
-            self._last_word_s = transcript.words[-1].end
-            self._utterance_end_at = self._last_word_s + self._options.utterance_end_ms / 1000
+            last = transcript.words[-1]
+            if last.start >= self._utterance_ended_s:  # not the word whose end has been told
+                self._last_word_s = last.end
+                self._utterance_end_at = last.end + self._options.utterance_end_ms / 1000
         if not (transcript.is_final or self._options.interim_results):
             return
-        if asker == "detector" and not transcript.text:
-            return  # nobody asked, and nothing was said
         results = Results(
             transcript,
             from_finalize=asker in {"client", "end"},
-            speech_final=asker is not None,
+            speech_final=transcript.flush_id is not None,  # also the rest of a flush in mid-word
             request_id=self.request_id,
             model=self._model,
         )
@@ -283,7 +304,7 @@ class Connection:
     async def _finish(self, ending: _Ending, writer: asyncio.Task[_Ending]) -> _Ending:
         """Finalise what was said and let the writer deliver it."""
         if not writer.done():
-            self._askers.append(("end", time.monotonic()))
+            self._note("end")
             with contextlib.suppress(NemotronVoiceError):
                 await self._stream.finish(deadline_s=self._limits.drain_s)
         written = await writer

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.server.app import Service
+from nemotron_voice.server.sockets import HttpProtocol, WebSocketProtocol
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ class Server(uvicorn.Server):
         if service.connections:
             _log.info("ending %d connections", len(service.connections))
         await service.drain()
+        if service.connections:  # they don't read what they are told: nobody waits for them
+            for protocol in list(self.server_state.connections):
+                if isinstance(protocol, WebSocketProtocol) and not protocol.close_sent:
+                    protocol.transport.abort()
         await super().shutdown(sockets)
 
 
@@ -39,7 +44,8 @@ def make_server(app: Starlette, *, host: str, port: int) -> Server:
             app,
             host=host,
             port=port,
-            ws="websockets-sansio",
+            http=HttpProtocol,
+            ws=WebSocketProtocol,
             ws_max_size=service.options.max_message_bytes,
             ws_ping_interval=PING_S,
             ws_ping_timeout=PING_S,
