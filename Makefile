@@ -15,12 +15,14 @@ PIP := $(IN_VENV)python -m pip --disable-pip-version-check -qq
 REQUIREMENTS := pyproject.toml constraints.txt
 STAMPS := $(VENV)/.stamps
 SUMMARY := --durations=5
+# Many tests wait for real time.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 OLDEST := $(VENV)/oldest
 
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test test-reference test-oldest test-cluster test-slow lint format wheel constraints clean
+.PHONY: help demo test test-reference test-server test-oldest test-cluster test-slow lint format wheel constraints clean
 
 help: ## what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -29,7 +31,10 @@ demo: $(STAMPS)/pipecat ## a Pipecat bot answers recorded calls that change lang
 	@$(IN_VENV)python examples/agents/pipecat_multilingual.py --offline $(ARGS)
 
 test: $(STAMPS)/dev lint ## lint, types, unit and end-to-end tests: minutes
-	@$(IN_VENV)python -m pytest $(SUMMARY) -m "not reference and not slow and not cluster"
+	@$(IN_VENV)python -m pytest $(SUMMARY) $(SIDE_BY_SIDE) -m "not reference and not slow and not cluster and not server"
+
+test-server: $(STAMPS)/dev ## unmodified clients, bad clients, a bad network, a page in Chromium
+	@$(IN_VENV)python -m pytest $(SUMMARY) $(SIDE_BY_SIDE) -m "server and not slow"
 
 test-reference: $(STAMPS)/reference ## parity with NeMo 3.0.0 and Transformers 5.23
 	@$(IN_VENV)python -m pytest $(SUMMARY) -m "reference and not slow"

@@ -21,6 +21,8 @@ from nemotron_voice.errors import ServerRefusedError, ServerUnreachableError
 from nemotron_voice.server import ServerOptions
 from tests.running_server import free_port, running_server
 
+pytestmark = pytest.mark.server
+
 RATE = 16_000
 
 

@@ -40,6 +40,8 @@ from tests.server.raw_socket import (
     raw_socket,
 )
 
+pytestmark = pytest.mark.server
+
 RATE = 16_000
 CLOSE_STREAM = b'{"type":"CloseStream"}'
 TRANSCRIPTIONS = "/v1/audio/transcriptions"

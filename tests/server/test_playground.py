@@ -16,9 +16,12 @@ from tests.running_server import RunningServer
 from tests.server.chromium import EXECUTABLE, chromium
 from tests.server.conftest import Serve
 
-pytestmark = pytest.mark.skipif(
-    EXECUTABLE is None, reason="neither chromium nor google-chrome is on the PATH"
-)
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(
+        EXECUTABLE is None, reason="neither chromium nor google-chrome is on the PATH"
+    ),
+]
 
 LOADED = "document.querySelector('#language').options.length === 6"
 STATE = "document.body.dataset.state"

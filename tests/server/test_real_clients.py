@@ -45,6 +45,8 @@ from nemotron_voice.cli.demo import bundled_calls, plain_words, word_errors
 from nemotron_voice.server import ServerOptions
 from tests.running_server import RunningServer, running_server
 
+pytestmark = pytest.mark.server
+
 RATE = 16_000
 KEY = "the right key"
 CALL = bundled_calls()[0]  # English, Spanish, English
