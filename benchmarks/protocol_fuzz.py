@@ -481,7 +481,7 @@ def summary(figures: dict[str, Any]) -> str:
     refused = sum(sum(t["refused"].values()) for t in figures["targets"].values())
     return (
         f"{figures['inputs']:,} inputs in {figures['seconds']:.0f} s: {refused:,} refused, each "
-        f"with a documented error but {figures['findings']}."
+        f"with a documented error; findings: {figures['findings']}."
     )
 
 

@@ -108,6 +108,11 @@ class History:
         self._trim()
         return entry
 
+    @property
+    def audio_waits(self) -> bool:
+        """Whether what is to be sent next is audio."""
+        return self._sent < len(self._entries) and isinstance(self._entries[self._sent], bytes)
+
     def rewind(self) -> float:
         """Send everything that is kept once more; returns where that begins, in seconds."""
         self._sent = 0

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 REPLAY_DEADLINE_S = 60.0  # a deadline would make a server answer with less than the first did
+MAX_MESSAGE_BYTES = 32_768  # a second of audio at 16 kHz; servers read so many messages a second
 NETWORK_S = 0.25  # beyond a flush's deadline, for the answer to come back
 
 
@@ -206,9 +207,17 @@ class RemoteStream:
             self._deliveries.begin_replay(self._origin_s)
 
     def next(self) -> Entry | None:
-        """What is to be sent next; None: nothing waits."""
+        """What is to be sent next; None: nothing waits. Packets that wait go as one message."""
         with self._lock:
             entry = self._history.next()
+            if isinstance(entry, bytes) and self._history.audio_waits:
+                packets, size = [entry], len(entry)
+                while self._history.audio_waits and size < MAX_MESSAGE_BYTES:
+                    packet = self._history.next()
+                    assert isinstance(packet, bytes)  # noqa: S101 - audio_waits says so
+                    packets.append(packet)
+                    size += len(packet)
+                entry = b"".join(packets)
             if isinstance(entry, FlushMark | EndMark):
                 self._asked.append(entry.flush_id)
             if isinstance(entry, FlushMark):

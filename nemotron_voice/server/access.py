@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,11 +76,16 @@ class Access:
             self._streams[key] -= 1
 
     def _check_origin(self, connection: HTTPConnection) -> None:
-        """A page of another site must not use a key or a network that its reader has."""
+        """A page of another site must not use a key or a network that its reader has.
+
+        Without keys a name is not enough: whoever owns it can let it point to this machine after
+        the page was loaded (DNS rebinding), and the page's origin then looks like our own.
+        """
         origin = connection.headers.get("origin")
         if origin is None or origin in self._options.allowed_origins:
             return
-        if _netloc(origin) != connection.headers.get("host"):
+        own = _netloc(origin) == connection.headers.get("host")
+        if not own or not (self._digests or _is_fixed(urlsplit(origin).hostname)):
             raise RefusedError(
                 403,
                 f"pages of {origin} may not connect; allow them with --allow-origin {origin}",
@@ -92,6 +98,15 @@ def _netloc(origin: str) -> str | None:
         return urlsplit(origin).netloc
     except ValueError:  # "http://["
         return None
+
+
+def _is_fixed(hostname: str | None) -> bool:
+    """Whether no one can point a host elsewhere: an address, or this machine's own name."""
+    try:
+        ipaddress.ip_address(hostname or "")
+    except ValueError:
+        return hostname == "localhost"
+    return True
 
 
 def _digest(key: str) -> bytes:

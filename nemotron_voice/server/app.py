@@ -196,6 +196,10 @@ class Service:
         self.access.admit(request)
         try:
             return await serve(request)
+        except TimeoutError as error:
+            raise RefusedError(
+                408, f"the file was not here within {self.options.upload_s:g} s", reason="slow"
+            ) from error
         except RefusedError:
             await self.files.discard(request)
             raise

@@ -52,7 +52,8 @@ class Files:
         pairs = request.query_params.multi_items()
         language, warnings = parse_file_query(pairs, self._engine.languages)
         with tempfile.NamedTemporaryFile(prefix="nemotron-") as file:
-            await self._store(request.stream(), file)
+            async with asyncio.timeout(self._options.upload_s):
+                await self._store(request.stream(), file)
             finals, duration_s = await self._hear(Path(file.name), language)
         self._metrics.files.labels("listen").inc()
         return JSONResponse(
@@ -62,7 +63,8 @@ class Files:
     async def transcriptions(self, request: Request) -> Response:
         """OpenAI's form: a multipart form with the file in it."""
         self._check_length(request)
-        form = await request.form(max_files=1, max_fields=20)
+        async with asyncio.timeout(self._options.upload_s):
+            form = await request.form(max_files=1, max_fields=20)
         upload = form.get("file")
         if not isinstance(upload, UploadFile):
             raise ConfigurationError("the form has no file; send it as the field 'file'")

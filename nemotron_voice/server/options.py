@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from nemotron_voice.errors import ConfigurationError
 
@@ -31,20 +31,15 @@ class ServerOptions:
     send_s: float = 10.0  # a client that doesn't read for so long is cut off
     max_streams_per_key: int | None = None  # None: as many as the engine has
     max_upload_bytes: int = 200 << 20  # a file sent over HTTP
+    upload_s: float = 300.0  # until a file sent over HTTP must be here
     max_uploads: int = 4  # files transcribed at once; more wait
     drain_s: float = 10.0  # from SIGTERM to the end, finals delivered
 
     def __post_init__(self) -> None:
         """Refuse what would let nothing through."""
-        for name in (
-            *("max_message_bytes", "max_messages_per_s", "max_buffered_s", "max_pending_finalize"),
-            *("idle_s", "session_s", "send_s", "max_upload_bytes", "max_uploads", "drain_s"),
-        ):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r} must be more than 0")
-        if self.max_streams_per_key is not None and self.max_streams_per_key < 1:
-            raise ConfigurationError(
-                f"max_streams_per_key={self.max_streams_per_key!r} must be 1 or more, or None"
-            )
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if isinstance(value, int | float) and not value > 0:
+                raise ConfigurationError(f"{limit.name}={value!r} must be more than 0")
         if any(not key.strip() for key in self.api_keys):
             raise ConfigurationError("an API key is empty")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nemotron_voice.config import StreamOptions
+from nemotron_voice.remote import RemoteStream
 from nemotron_voice.remote.history import (
     Deliveries,
     FlushMark,
@@ -33,6 +35,27 @@ def test_a_new_connection_is_told_everything_again_in_order() -> None:
     assert history.unsent_s == 3.0
     assert sent(history) == [1.0, flush, 1.0, update, 1.0]
     assert history.settings == Settings("auto", 320)
+
+
+def test_packets_that_wait_go_as_one_message_and_marks_stay_where_they_are() -> None:
+    stream = RemoteStream(
+        StreamOptions(sample_rate=RATE),
+        check=lambda language, latency_ms: None,
+        replay_s=60,
+        wake=lambda _: None,
+        cut=lambda _: None,
+    )
+    for _ in range(3):
+        stream.push(SECOND[:320])
+    flush = stream.flush()
+    stream.push(SECOND[:320])
+    assert [stream.next(), stream.next(), stream.next(), stream.next()] == [
+        SECOND[:960],
+        FlushMark(0, 2.0),
+        SECOND[:320],
+        None,
+    ]
+    flush.close()
 
 
 def test_old_audio_is_forgotten_as_far_as_a_flush_with_its_settings() -> None:
