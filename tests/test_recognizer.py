@@ -172,6 +172,14 @@ async def test_a_flush_before_any_audio_is_answered_empty(recognizer: Recognizer
     await stream.finish()
 
 
+async def test_a_flush_may_wait_as_long_as_it_likes(recognizer: Recognizer) -> None:
+    stream = recognizer.open()
+    stream.push(CALL[:48_000])
+    assert (await stream.flush(deadline_s=3600.0)).text
+    assert (await stream.flush(deadline_s=0.0)).is_final
+    await stream.finish()
+
+
 async def test_settings_change_in_band(recognizer: Recognizer) -> None:
     stream = recognizer.open(language="en-US", latency_ms=1120)
     stream.push(CALL[:48_000])

@@ -218,7 +218,8 @@ class Stream:
         # Whoever asked may be cancelled; then an error is nobody's to hear.
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await asyncio.wait_for(asyncio.shield(answer), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.shield(answer)
         except TimeoutError:
             with self._lock:
                 if not flush.answer.done():  # answered by what is known; the rest comes later

@@ -38,6 +38,7 @@ from nemotron_voice.protocol import (
     parse_server_text,
     stream_query,
 )
+from nemotron_voice.protocol.messages import MAX_DEADLINE_MS
 from nemotron_voice.remote.history import EndMark, FlushMark, UpdateMark
 from nemotron_voice.remote.stream import RemoteStream
 
@@ -208,14 +209,16 @@ class Connections:
                     if isinstance(entry, bytes):
                         await socket.send_bytes(entry)
                     elif isinstance(entry, FlushMark):
-                        await socket.send_str(Finalize(int(1000 * entry.deadline_s)).to_text())
+                        deadline_ms = int(min(1000 * entry.deadline_s, MAX_DEADLINE_MS))
+                        await socket.send_str(Finalize(deadline_ms).to_text())
                     elif isinstance(entry, UpdateMark):
                         change = Configure(entry.language, entry.latency_ms)
                         await socket.send_str(change.to_text())
                     elif isinstance(entry, EndMark):
                         await socket.send_str(CloseStream().to_text())
-                try:
-                    await asyncio.wait_for(self.more.wait(), KEEP_ALIVE_S)
+                try:  # not wait_for: in Python 3.11 it may swallow a cancellation
+                    async with asyncio.timeout(KEEP_ALIVE_S):
+                        await self.more.wait()
                 except TimeoutError:
                     await socket.send_str(KeepAlive().to_text())
         except (aiohttp.ClientError, OSError) as error:  # the receiver sees the end as well

@@ -173,7 +173,8 @@ class RemoteStream:
         waiting = asyncio.wrap_future(answer)
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await asyncio.wait_for(asyncio.shield(waiting), deadline_s + NETWORK_S)
+            async with asyncio.timeout(deadline_s + NETWORK_S):
+                return await asyncio.shield(waiting)
         except TimeoutError:
             with self._lock:
                 if not answer.done():

@@ -73,7 +73,8 @@ class Service:
         for connection in list(self.connections):
             connection.drain()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), self.options.drain_s)
+            async with asyncio.timeout(self.options.drain_s):
+                await self._empty.wait()
         if self.connections:
             _log.warning("%d connections did not end in time", len(self.connections))
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FINALIZE_S = 2.0  # a Finalize is answered by then, with what is known
+FINISH_S = 60.0  # a CloseStream; on a busy engine much may be undecoded
 WATCH_S = 0.5  # how often idleness is looked at
 
 # WebSocket close codes, RFC 6455 and the IANA registry.
@@ -243,7 +244,8 @@ class Connection:
         """End what is idle, too long, or on a server that ends."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._draining.wait(), WATCH_S)
+                async with asyncio.timeout(WATCH_S):
+                    await self._draining.wait()
             if self._draining.is_set():
                 return _Ending(RESTARTING, "the server is restarting")
             now = time.monotonic()
@@ -306,7 +308,8 @@ class Connection:
         if not writer.done():
             self._note("end")
             with contextlib.suppress(NemotronVoiceError):
-                await self._stream.finish(deadline_s=self._limits.drain_s)
+                in_time = FINISH_S if ending.code == NORMAL else self._limits.drain_s
+                await self._stream.finish(deadline_s=in_time)
         written = await writer
         return written if written.error is not None or written.gone else ending
 
@@ -324,10 +327,9 @@ class Connection:
                     await self._send(Error(kind, str(ending.error)).to_text())
                 else:
                     await self._send(self._metadata().to_text())
-            await asyncio.wait_for(
-                self._socket.close(ending.code if not ending.gone else POLICY, ending.reason[:120]),
-                self._limits.send_s,
-            )
+            async with asyncio.timeout(self._limits.send_s):
+                code = POLICY if ending.gone else ending.code
+                await self._socket.close(code, ending.reason[:120])
 
     def _metadata(self) -> Metadata:
         return Metadata(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -94,6 +95,22 @@ async def test_a_flush_without_a_network_is_answered_empty_and_its_words_come_la
     await solo.flush()
     await solo.finish()
     assert join_texts(finals) == join_texts([t async for t in solo if t.is_final])
+
+
+async def test_a_stream_closed_at_any_moment_leaves_nothing_open(engine: Engine) -> None:
+    rng = random.Random(1)
+    silence = np.zeros(20 * RATE, np.float32)
+    with running_server(engine) as server, RemoteEngine(server.url) as remote:
+        for _ in range(60):
+            stream = remote.open()
+            stream.push(silence)
+            flush = asyncio.create_task(stream.flush())
+            await asyncio.sleep(rng.choice([0.0, 0.001, 0.002, 0.005, 0.02]))
+            await stream.aclose()
+            await asyncio.gather(flush, return_exceptions=True)
+        async with asyncio.timeout(5.0):
+            while engine.stats().streams or server.service.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_without_any_server_a_stream_fails_and_says_which_were_tried(
