@@ -151,6 +151,18 @@ async def test_every_flush_is_answered_in_order_also_in_the_iteration(
     assert revisions == sorted(set(revisions))
 
 
+async def test_a_hundred_flushes_at_once_are_all_answered(recognizer: Recognizer) -> None:
+    stream = recognizer.open()
+    answers = []
+    for at in range(0, 96_000, 960):
+        stream.push(CALL[at : at + 960])
+        answers.append(asyncio.create_task(stream.flush(deadline_s=30.0)))
+    told = await asyncio.gather(*answers)
+    assert [answer.flush_id for answer in told] == list(range(100))
+    assert join_texts(told)
+    await stream.finish()
+
+
 async def test_a_flush_means_the_audio_pushed_before_it_was_asked_for(
     recognizer: Recognizer,
 ) -> None:

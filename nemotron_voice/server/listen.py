@@ -175,7 +175,7 @@ class Connection:
             await self._hear(self._decoder.decode(event.data))
         elif isinstance(event, Finalize):
             deadline_s = FINALIZE_S if event.deadline_ms is None else event.deadline_ms / 1000
-            self._flush("client", deadline_s)
+            await self._flush("client", deadline_s)
         elif isinstance(event, Configure):
             self._stream.update(language=event.language, latency_ms=event.latency_ms)
             await self._send(ConfigureSuccess(self.request_id).to_text())
@@ -200,7 +200,7 @@ class Connection:
                 if self._options.vad_events:
                     await self._send(SpeechStarted(edge.at_s).to_text())
             elif self._options.endpointing_ms is not None:
-                self._flush("detector", FINALIZE_S)
+                await self._flush("detector", FINALIZE_S)
 
     async def _end_utterance(self) -> None:
         if self._options.utterance_end_ms is None:
@@ -213,8 +213,11 @@ class Connection:
             self._utterance_ended_s = self._last_word_s
             await self._send(UtteranceEnd(self._last_word_s).to_text())
 
-    def _flush(self, asker: Asker, deadline_s: float) -> None:
-        if len(self._answers) >= self._limits.max_pending_finalize:
+    async def _flush(self, asker: Asker, deadline_s: float) -> None:
+        while len(self._answers) >= self._limits.max_pending_finalize:
+            if self._options.replays:  # a minute of a call comes at once, with all its pauses
+                await asyncio.wait(self._answers, return_when=asyncio.FIRST_COMPLETED)
+                continue
             raise ProtocolError(
                 f"{len(self._answers)} Finalize messages wait for an answer, the limit; send one "
                 "for a pause"

@@ -58,7 +58,8 @@ Event = stt.SpeechEventType
 
 
 def pcm16(samples: np.ndarray[Any, Any] = SAMPLES) -> bytes:
-    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    data: bytes = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    return data
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -407,8 +408,10 @@ def test_openais_client_is_refused_with_a_wrong_key(locked: RunningServer) -> No
 # ---- a plain WebSocket
 
 
-async def streamed(server: RunningServer, packets: Iterable[bytes], **query: Any) -> str:
-    """All finals of a stream."""
+async def told(
+    server: RunningServer, packets: Iterable[bytes | str], **query: Any
+) -> list[dict[str, Any]]:
+    """All messages of a stream but the Metadata that must end it."""
     async with websockets.connect(f"{server.url}/v1/listen?{urlencode(query)}") as socket:
 
         async def send() -> None:
@@ -417,10 +420,16 @@ async def streamed(server: RunningServer, packets: Iterable[bytes], **query: Any
             await socket.send('{"type": "CloseStream"}')
 
         sending = asyncio.create_task(send())
-        *results, metadata = [json.loads(message) async for message in socket]
+        *messages, metadata = [json.loads(message) async for message in socket]
         await sending
     assert metadata["type"] == "Metadata", metadata
-    texts = [result["channel"]["alternatives"][0]["transcript"] for result in results]
+    return messages
+
+
+async def streamed(server: RunningServer, packets: Iterable[bytes], **query: Any) -> str:
+    """The text of a stream."""
+    finals = await told(server, packets, **query)
+    texts = [final["channel"]["alternatives"][0]["transcript"] for final in finals]
     return " ".join(text for text in texts if text)
 
 
@@ -461,3 +470,20 @@ async def test_packets_cut_within_a_sample_give_the_text_of_whole_ones(
     whole = await streamed(server, pieces(pcm16(), 640), **query)
     assert part_wrong(whole) <= WRONG
     assert await streamed(server, pieces(pcm16(), 333), **query) == whole
+
+
+async def test_an_utterance_that_is_finalised_after_its_end_does_not_end_again(
+    server: RunningServer,
+) -> None:
+    speech = pcm16(SAMPLES[: round(CALL.turns[0].end * RATE)])
+    silence = bytes(2 * 2 * RATE)
+    messages = await told(
+        server,
+        [speech, silence, '{"type": "Finalize"}', silence],
+        encoding="linear16",
+        sample_rate=RATE,
+        utterance_end_ms=1000,
+        finalize="flush",
+    )
+    kinds = [message["type"] for message in messages]
+    assert kinds == ["UtteranceEnd", "Results", "Results"]  # of Finalize, and of CloseStream
