@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from nemotron_voice.server.metrics import Metrics
     from nemotron_voice.server.options import ServerOptions
 
+# Times of words and of segments are told in any case.
+_KNOWN = {"file", "model", "language", "response_format", "stream", "timestamp_granularities[]"}
 DISCARD_S, DISCARD_BYTES = 1.0, 64 << 20
 FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 
@@ -83,7 +86,12 @@ class Files:
             await self._store(_blocks(upload), file)
             finals, duration_s = await self._hear(Path(file.name), language)
         self._metrics.files.labels("transcriptions").inc()
-        return _openai_response(finals, duration_s, output)
+        response = _openai_response(finals, duration_s, output)
+        if ignored := sorted(name for name in form if name not in _KNOWN):
+            response.headers["x-nemotron-warnings"] = quote(
+                f"not honoured: {', '.join(ignored)}"[:500], safe=" :,_[]"
+            )
+        return response
 
     async def discard(self, request: Request) -> None:
         """Read on for a while what is refused: else many a client sees a reset, and no reason."""

@@ -293,7 +293,7 @@ class Connection:
             return
         results = Results(
             transcript,
-            from_finalize=asker in {"client", "end"},
+            from_finalize=asker == "client",
             speech_final=transcript.flush_id is not None,  # also the rest of a flush in mid-word
             request_id=self.request_id,
             model=self._model,

@@ -374,6 +374,17 @@ def test_openais_client_gets_languages_segments_and_words(server: RunningServer)
     assert times == sorted(times)
 
 
+async def test_fields_of_openais_form_that_change_nothing_are_reported(
+    server: RunningServer,
+) -> None:
+    form = aiohttp.FormData({"prompt": "Ahoj", "temperature": "0.5", "model": "any"})
+    form.add_field("file", CALL.audio.read_bytes(), filename="call.ogg")
+    url = f"{server.http}/v1/audio/transcriptions"
+    async with aiohttp.ClientSession() as http, http.post(url, data=form) as response:
+        assert response.status == 200
+        assert response.headers["x-nemotron-warnings"] == "not honoured: prompt, temperature"
+
+
 @pytest.mark.parametrize("response_format", ["srt", "vtt"])
 def test_openais_client_gets_captions(server: RunningServer, response_format: str) -> None:
     captions = openai_heard(server, response_format)
