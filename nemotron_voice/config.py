@@ -26,7 +26,7 @@ MIN_SAMPLE_RATE: Final = 8_000
 MAX_SAMPLE_RATE: Final = 48_000
 
 Finalize = Literal["flush", "sentence"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -88,7 +88,7 @@ class EngineOptions:
     """
 
     device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N"
-    precision: Precision = "auto"  # "auto": bf16 on a GPU, fp32 on a CPU
+    precision: Precision = "auto"  # "auto": bf16 on a GPU, fp32 on a CPU; "int8": CPUs only
     max_streams: int = 64  # slots allocated at start; one more stream is refused
     max_batch: int = 32  # streams in one step at most
     threads: int | None = None  # CPU threads of the network; None leaves torch's choice

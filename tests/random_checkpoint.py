@@ -93,6 +93,7 @@ def tiny_checkpoint(seed: int = 1, **changes: Any) -> Any:
         tokenizer=Tokenizer(),
         name="tiny",
         languages=config.languages,
+        identity=None,
     )
 
 
@@ -104,7 +105,8 @@ def _centre(weights: dict[str, torch.Tensor], config: ModelConfig) -> None:
     loudness = torch.rand(32, 1, generator=generator)
     noise = loudness * torch.randn(32, window_samples(lookahead), generator=generator)
     prompts = torch.arange(32) % max(config.prompts, 1)
-    _, frames = network.encode_step(noise, network.initial_state(32), prompts, lookahead)
+    state, rows = network.initial_state(32), torch.arange(32)
+    frames, _ = network.encode(noise, state, rows, prompts, lookahead)
     heard = (frames @ weights["encoder_projector.weight"].T).flatten(0, 1).clone()
     scale = 2 / heard.std(0)
     weights["encoder_projector.weight"] = weights["encoder_projector.weight"] * scale[:, None]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -97,15 +97,19 @@ class Engine:
         ]
         self._slots = Slots(self.options.max_streams)
         self._scheduler = Scheduler(self.options.max_batch)
-        self._runner = Runner(network, self.options.max_streams)
+        self._runner = Runner(network, self.options.max_streams, self.options.max_batch)
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
         self._closed = False
         self._steps = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds, streams
         self._observers: list[Callable[[StepReport], None]] = []
-        self._thread = threading.Thread(target=self._run, name="nemotron-voice-device", daemon=True)
+        warm: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(warm,), name="nemotron-voice-device", daemon=True
+        )
         self._thread.start()
+        warm.result()
 
     @classmethod
     def load(
@@ -116,7 +120,7 @@ class Engine:
         offline: bool = False,
         **options: Any,
     ) -> Self:
-        """Load a model and start its device thread.
+        """Load a model, start its device thread and run a first step of each latency mode.
 
         Args:
             model: a hub id, "demo" (bundled), or a local `.nemo` file or Hugging Face folder.
@@ -313,9 +317,15 @@ class Engine:
 
     # ---- the device thread
 
-    def _run(self) -> None:
-        if self.options.threads is not None:
-            torch.set_num_threads(self.options.threads)
+    def _run(self, warm: Future[None]) -> None:
+        try:
+            if self.options.threads is not None:
+                torch.set_num_threads(self.options.threads)
+            self._runner.warm_up()
+        except Exception as error:  # noqa: BLE001 - whoever loads the engine is told
+            warm.set_exception(error)
+            return
+        warm.set_result(None)
         while (batch := self._scheduler.next_batch()) is not None:
             taken = [(ready, work) for ready in batch if (work := ready.stream.take_work())]
             if not taken:

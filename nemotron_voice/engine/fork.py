@@ -55,6 +55,11 @@ class Fork:
         return self.frame > self.last_frame
 
     @property
+    def more(self) -> bool:
+        """The next step isn't the last."""
+        return self.frame + self.lookahead < self.last_frame
+
+    @property
     def lookahead(self) -> int:
         """The smallest chunk that makes all missing frames, else the largest: few steps."""
         missing = self.last_frame - self.frame + 1

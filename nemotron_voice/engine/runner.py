@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nemotron_voice.errors import StepFailedError
-from nemotron_voice.model.state import StreamState
+from nemotron_voice.model.features import window_samples
 
 if TYPE_CHECKING:
     from nemotron_voice.model.network import Emission, Network
+    from nemotron_voice.model.state import StreamState
 
 _log = logging.getLogger(__name__)
 
@@ -24,9 +25,9 @@ _log = logging.getLogger(__name__)
 class Work:
     """One stream's part of a step.
 
-    The state comes from the slab's `row` (a stream), from `state` (the later steps of a flush), or
-    is a new stream's (`fresh`). It goes back to the row, or, with `fork`, into `state` of the
-    Outcome: a fork never writes to the slab, so the stream that it was taken from can't notice.
+    The state is that of the slab's `row`, from the beginning with `fresh`. A fork runs on a copy of
+    it, or of `state` (its later steps), so the stream that it was taken from can't notice; where
+    it ends is `state` of the Outcome, if the fork has not ended (`more`).
     """
 
     samples: NDArray[np.float32]  # [window_samples(lookahead)]
@@ -35,7 +36,8 @@ class Work:
     lookahead: int
     fresh: bool = False
     fork: bool = False
-    state: StreamState | None = None
+    more: bool = False  # the fork will take further steps
+    state: StreamState | None = None  # a slab of one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +52,42 @@ class Outcome:
 class Runner:
     """The network and the slab of all streams' states."""
 
-    def __init__(self, network: Network, rows: int) -> None:
+    def __init__(self, network: Network, rows: int, max_batch: int) -> None:
+        """Allocate the slab.
+
+        Args:
+            network: on its device.
+            rows: streams.
+            max_batch: works in one step at most; as many rows of the slab are the forks' own.
+        """
         self._network = network
-        self._slab = StreamState.allocate(network.config, rows, network.device, network.dtype)
-        self._initial = network.initial_state(1)
+        self._rows = rows
+        self._slab = network.initial_state(rows + max_batch)
+        self._scratch = range(rows, rows + max_batch)
+        self._zero = torch.zeros(1, dtype=torch.int64, device=network.device)
 
     @property
     def state_bytes(self) -> int:
         """Memory of all streams' states."""
-        return self._slab.nbytes
+        return self._slab.nbytes * self._rows // self._slab.rows
+
+    def warm_up(self) -> None:
+        """Run a step of each latency mode, so that no caller's first one is slower.
+
+        Kernels are made for a shape when it is first met, and weights read from disk when they are
+        first used: on two cores the first step of the real size takes seconds.
+        """
+        for lookahead in self._network.config.lookaheads:
+            silence = np.zeros(window_samples(lookahead), np.float32)
+            self._step([Work(silence, 0, 0, lookahead, fresh=True, fork=True)])
 
     @torch.inference_mode()
     def run(self, works: Sequence[Work]) -> list[Outcome]:
         """Run one step for works of one latency mode; rows are all different or forks.
 
         A step that raises is repeated for each stream alone, so that what one stream did (or what
-        one allocation failed at) ends that stream and no other. The network's step is pure: what
-        failed has changed no state.
+        one allocation failed at) ends that stream and no other. A step that failed has changed no
+        state.
         """
         try:
             return self._step(works)
@@ -80,45 +101,42 @@ class Runner:
             return [Outcome([], error=failure)]
 
     def _step(self, works: Sequence[Work]) -> list[Outcome]:
-        device = self._network.device
-        samples = torch.from_numpy(np.stack([work.samples for work in works])).to(device)
-        prompts = torch.tensor([work.prompt for work in works], device=device)
-        after, emissions = self._network.step(
-            samples, self._gather(works), prompts, works[0].lookahead
+        samples = torch.from_numpy(np.stack([work.samples for work in works]))
+        places = self._prepare(works)
+        emissions = self._network.step(
+            samples.to(self._network.device),
+            self._slab,
+            self._index(places),
+            self._index([work.prompt for work in works]),
+            works[0].lookahead,
         )
-        kept = [place for place, work in enumerate(works) if not work.fork]
-        if kept:
-            rows = torch.tensor([works[place].row for place in kept], device=device)
-            self._slab.scatter_(rows, after.gather(torch.tensor(kept, device=device)))
         return [
             Outcome(
-                emissions[place],
-                state=after.gather(torch.tensor([place], device=device)) if work.fork else None,
+                emitted,
+                state=self._slab.take(self._index([place])) if work.fork and work.more else None,
             )
-            for place, work in enumerate(works)
+            for work, place, emitted in zip(works, places, emissions, strict=True)
         ]
 
-    def _gather(self, works: Sequence[Work]) -> StreamState:
-        device = self._network.device
-        if all(work.state is None and not work.fresh for work in works):
-            return self._slab.gather(torch.tensor([work.row for work in works], device=device))
-        return _concatenate([self._state_of(work) for work in works])
+    def _prepare(self, works: Sequence[Work]) -> list[int]:
+        """Put every work's state into a row of the slab that may change, and say which."""
+        scratch = iter(self._scratch)
+        places = [next(scratch) if work.fork else work.row for work in works]
+        fresh = [place for work, place in zip(works, places, strict=True) if work.fresh]
+        if fresh:
+            self._network.restart(self._slab, self._index(fresh))
+        for work, place in zip(works, places, strict=True):
+            if work.state is not None:
+                self._slab.copy_(self._index([place]), work.state, self._zero)
+        forked = [
+            (place, work.row)
+            for work, place in zip(works, places, strict=True)
+            if work.fork and work.state is None and not work.fresh
+        ]
+        if forked:
+            into, origin = zip(*forked, strict=True)
+            self._slab.copy_(self._index(into), self._slab, self._index(origin))
+        return places
 
-    def _state_of(self, work: Work) -> StreamState:
-        if work.state is not None:
-            return work.state
-        if work.fresh:
-            return self._initial
-        return self._slab.gather(torch.tensor([work.row], device=self._network.device))
-
-
-def _concatenate(states: Sequence[StreamState]) -> StreamState:
-    """Stack the rows of several states into one."""
-    columns: dict[str, Any] = {}
-    for field in fields(StreamState):
-        values = [getattr(state, field.name) for state in states]
-        if isinstance(values[0], torch.Tensor):
-            columns[field.name] = torch.cat(values)
-        else:
-            columns[field.name] = [torch.cat(column) for column in zip(*values, strict=True)]
-    return StreamState(**columns)
+    def _index(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(numbers, device=self._network.device)

@@ -243,6 +243,7 @@ class Stream:
                     fork.lookahead,
                     fresh=(fork.fresh or self._fresh) and fork.state is None,
                     fork=True,
+                    more=fork.more,
                     state=fork.state,
                 )
             window = self._audio.read(*window_bounds(self._frame, self._lookahead + 1))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nemotron_voice.errors import CheckpointFormatError, ModelNotFoundError
 from nemotron_voice.model.config import ModelConfig
+from nemotron_voice.model.int8_store import fingerprint
 from nemotron_voice.model.nemo_archive import read_nemo
 from nemotron_voice.model.tokenizer import Tokenizer
 from nemotron_voice.model.weights import check_weights
@@ -47,6 +48,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     name: str  # what it was asked for by
     languages: tuple[str, ...]  # locales that it was trained for
+    identity: str | None = None  # of its files; None: it is in no file
 
 
 def load_checkpoint(
@@ -90,15 +92,18 @@ def _load_nemo(path: Path, name: str) -> Checkpoint:
     tokenizer = Tokenizer.from_sentencepiece(archive.tokenizer)
     config = ModelConfig.from_nemo(archive.config, tokenizer.size)
     check_weights(archive.weights, config, name)
-    return Checkpoint(config, archive.weights, tokenizer, name, config.languages)
+    return Checkpoint(
+        config, archive.weights, tokenizer, name, config.languages, fingerprint([path])
+    )
 
 
 def _load_folder(folder: Path, name: str) -> Checkpoint:
     config = ModelConfig.from_huggingface(_read_json(folder / "config.json", name))
-    weights = _read_weights(folder, name)
+    shards = _shards(folder, name)
+    weights = _read_weights(shards)
     check_weights(weights, config, name)
     tokenizer = _read_tokenizer(folder, config, name)
-    return Checkpoint(config, weights, tokenizer, name, config.languages)
+    return Checkpoint(config, weights, tokenizer, name, config.languages, fingerprint(shards))
 
 
 def _read_json(path: Path, name: str) -> Mapping[str, Any]:
@@ -115,18 +120,20 @@ def _read_json(path: Path, name: str) -> Mapping[str, Any]:
     return content
 
 
-def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
+def _shards(folder: Path, name: str) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if single.is_file():
-        shards = [single]
-    elif index.is_file():
+        return [single]
+    if index.is_file():
         names = _read_json(index, name).get("weight_map")
         if not isinstance(names, Mapping):
             raise CheckpointFormatError(f"{index} has no weight_map; fetch the model again")
-        shards = [_shard(folder, shard) for shard in sorted(set(names.values()))]
-    else:
-        raise ModelNotFoundError(f"{name} has no model.safetensors: {_NO_MODEL}")
+        return [_shard(folder, shard) for shard in sorted(set(names.values()))]
+    raise ModelNotFoundError(f"{name} has no model.safetensors: {_NO_MODEL}")
+
+
+def _read_weights(shards: list[Path]) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for shard in shards:
         try:

@@ -8,6 +8,7 @@ attention over the whole signal [NeMo 3.0.0 ConformerEncoder, `chunked_limited`]
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -15,6 +16,8 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.model.config import ModelConfig
+from nemotron_voice.model.linear import Linear
+from nemotron_voice.model.precision import Precision
 from nemotron_voice.model.state import StreamState
 from nemotron_voice.model.subsampling import Subsampling
 from nemotron_voice.model.weights import Weights
@@ -22,20 +25,29 @@ from nemotron_voice.model.weights import Weights
 _NORM_EPSILON: Final = 1e-5
 
 
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a chunk leaves for the next one, apart from keys and values: not yet in the state."""
+
+    conv: Tensor  # [layers, rows, kernel - 1, d_model]
+    mel: Tensor
+    maps: list[Tensor]
+    frames: Tensor
+
+
 class Encoder:
     """Subsampling and the stack of blocks."""
 
-    def __init__(self, weights: Weights, config: ModelConfig, dtype: torch.dtype) -> None:
+    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision) -> None:
         """Prepare the weights.
 
         Args:
             weights: checked.
             config: sizes.
-            dtype: of the blocks' matrix products and caches; norms, softmax, subsampling and the
-                residual stream are fp32 in any case.
+            precision: of the blocks.
         """
         self._left = config.left_context
-        self._subsampling = Subsampling(weights, config)
+        self._subsampling = Subsampling(weights, config, precision)
         self._farthest = max(config.lookaheads)
         positions = _sinusoids(
             torch.arange(
@@ -47,54 +59,112 @@ class Encoder:
             config.d_model,
         )
         self._blocks = [
-            _Block(weights, f"encoder.layers.{layer}", config, dtype, positions)
+            _Block(weights, f"encoder.layers.{layer}", config, precision, positions)
             for layer in range(config.layers)
         ]
 
-    def __call__(self, mel: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+    def __call__(self, mel: Tensor, state: StreamState, rows: Tensor) -> tuple[Tensor, Advance]:
         """Encode one chunk of each row.
 
+        Writes the chunk's keys and values into the rings, where nothing valid lies: until
+        `advance`, the rows are what they were.
+
         Args:
-            mel: [rows, 8 c, mel_bins] fp32.
-            state: of the same rows; left as it is.
+            mel: [n, 8 c, mel_bins] fp32.
+            state: the slab.
+            rows: [n] int64, which rows of it; no row twice.
 
         Returns:
-            [rows, c, d_model] fp32, and the state after it (its decoder part is `state`'s own).
+            [n, c, d_model] fp32, and what `advance` puts into the state.
         """
+        begun = state.frames.index_select(0, rows)
         frames, last_mel, maps = self._subsampling(
-            mel, state.mel, state.maps, first=state.frames == 0
+            mel,
+            state.mel.index_select(0, rows),
+            [one.index_select(0, rows) for one in state.maps],
+            first=begun == 0,
         )
         chunk = frames.shape[1]
-        # Rows that are younger than the left context have nothing in the first part of the cache.
-        age = torch.arange(self._left, 0, -1, device=frames.device)
-        unseen = (age > state.frames[:, None])[:, None, None, :]
-        unseen = F.pad(unseen, (0, chunk))  # the chunk sees itself
+        places = _Places.of(rows, begun, chunk, self._left, state)
         margin = self._farthest - chunk + 1
-        keys, values, conv = [], [], []
-        for index, block in enumerate(self._blocks):
-            frames, block_keys, block_values, block_conv = block(
+        conv = torch.empty_like(state.conv[:, :1]).expand(-1, rows.shape[0], -1, -1).contiguous()
+        for layer, block in enumerate(self._blocks):
+            frames, conv[layer] = block(
                 frames,
-                state.keys[:, index],
-                state.values[:, index],
-                state.conv[:, index],
-                unseen,
+                state.keys[layer],
+                state.values[layer],
+                state.conv[layer].index_select(0, rows),
+                places,
                 margin,
             )
-            keys.append(block_keys)
-            values.append(block_values)
-            conv.append(block_conv)
-        after = StreamState(
-            keys=torch.stack(keys, 1),
-            values=torch.stack(values, 1),
-            conv=torch.stack(conv, 1),
-            mel=last_mel,
-            maps=maps,
-            frames=state.frames + chunk,
-            hidden=state.hidden,
-            cell=state.cell,
-            prediction=state.prediction,
-        )
-        return frames, after
+        return frames, Advance(conv, last_mel, maps, begun + chunk)
+
+
+def advance(state: StreamState, rows: Tensor, after: Advance) -> None:
+    """Make a chunk part of the rows' state."""
+    state.conv.index_copy_(1, rows, after.conv)
+    state.mel.index_copy_(0, rows, after.mel)
+    for mine, its in zip(state.maps, after.maps, strict=True):
+        mine.index_copy_(0, rows, its)
+    state.frames.index_copy_(0, rows, after.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where a chunk's keys go in the rings and what lies where; the same for every block."""
+
+    rows: Tensor | slice  # [n]
+    written: Tensor  # [n * heads * c]: rows of the slab's keys, seen as [-1, head_size]
+    unseen: Tensor  # [n, 1, 1, ring] fp32: -inf at places that attention must not see, else 0
+    distance: Tensor  # [n, heads, c, ring]: columns of the chunk's table of distances
+
+    @classmethod
+    def of(cls, rows: Tensor, begun: Tensor, chunk: int, left: int, state: StreamState) -> _Places:
+        """Lay out a chunk.
+
+        Args:
+            rows: [n] of the slab.
+            begun: [n], frames that each row has made.
+            chunk: c.
+            left: left context.
+            state: the slab.
+        """
+        heads, ring = state.keys.shape[2:4]
+        count = torch.arange(chunk, device=rows.device)
+        at = (begun[:, None] + count) % ring  # [n, c]
+        head = torch.arange(heads, device=rows.device)
+        written = ((rows[:, None] * heads + head)[:, :, None] * ring + at[:, None]).flatten()
+        # Each place holds the latest frame of its residue: so many frames before the chunk's last.
+        last = (begun + chunk - 1)[:, None]
+        before = (last - torch.arange(ring, device=rows.device)) % ring  # [n, ring]
+        hidden = (before >= left + chunk) | (before > last)
+        unseen = torch.zeros(hidden.shape, device=rows.device).masked_fill_(hidden, -math.inf)
+        # Query i is `before - (c - 1 - i)` after its key; column 0 is left + c - 1 after.
+        column = (left + 2 * chunk - 2 - count[:, None]) - before[:, None]
+        column = column.clamp_(min=0)[:, None].expand(-1, heads, -1, -1)
+        return cls(_consecutive(rows), written, unseen[:, None, None], column)
+
+    def of_rows(self, slab: Tensor) -> Tensor:
+        """The chunk's rows of keys or values: [n, heads, ring, head_size]."""
+        if isinstance(self.rows, slice):
+            return slab[self.rows]
+        return slab.index_select(0, self.rows)
+
+
+def _consecutive(rows: Tensor) -> Tensor | slice:
+    """Rows as a slice where they are one, which is read without a copy.
+
+    Only on a CPU: on a GPU the look at them would wait for it, and graphs need one way for all.
+    """
+    if rows.device.type != "cpu":
+        return rows
+    numbers = rows.tolist()
+    first = numbers[0]
+    return (
+        slice(first, first + len(numbers))
+        if numbers == [*range(first, first + len(numbers))]
+        else rows
+    )
 
 
 class _Block:
@@ -105,11 +175,13 @@ class _Block:
         weights: Weights,
         prefix: str,
         config: ModelConfig,
-        dtype: torch.dtype,
+        precision: Precision,
         positions: Tensor,
     ) -> None:
-        self._dtype = dtype
+        self._dtype = dtype = precision.dtype
+        self._rows_apart = precision.rows_apart
         self._heads, self._head_size = config.heads, config.head_size
+        self._scale = 1 / math.sqrt(config.head_size)
 
         def weight(name: str) -> Tensor:
             return weights[f"{prefix}.{name}"]
@@ -117,14 +189,16 @@ class _Block:
         def norm(name: str) -> tuple[Tensor, Tensor]:
             return weight(f"{name}.weight"), weight(f"{name}.bias")
 
-        def linear(*names: str, bias: bool, scale: float = 1.0) -> tuple[Tensor, Tensor | None]:
+        def linear(*names: str, bias: bool, scale: float = 1.0) -> Linear:
             """Stack projections of one input; kernels of one tap are matrices."""
-            joined = torch.cat([weight(f"{name}.weight").flatten(1) for name in names])
-            offset = torch.cat([weight(f"{name}.bias") for name in names]) if bias else None
-            return (
-                (joined * scale).to(dtype),
-                None if offset is None else (offset * scale).to(dtype),
-            )
+
+            def joined() -> Tensor:
+                matrices = [weight(f"{name}.weight").flatten(1) for name in names]
+                matrix = matrices[0] if len(matrices) == 1 else torch.cat(matrices)
+                return matrix if scale == 1.0 else matrix * scale
+
+            offset = torch.cat([weight(f"{name}.bias") for name in names]) * scale if bias else None
+            return precision.block_linear(f"{prefix}.{names[0]}", joined, offset)
 
         self._norm_first, self._norm_second = norm("norm_feed_forward1"), norm("norm_feed_forward2")
         self._norm_attention, self._norm_conv = norm("norm_self_att"), norm("norm_conv")
@@ -151,8 +225,8 @@ class _Block:
         )
         biased = config.conv_bias
         self._gate = linear("conv.pointwise_conv1", bias=biased)
-        # [d_model, kernel]; fp32, as its sums feed a norm
-        self._depthwise = weight("conv.depthwise_conv.weight").squeeze(1)
+        # [kernel, d_model]; fp32, as its sums feed a norm
+        self._depthwise = weight("conv.depthwise_conv.weight").squeeze(1).T.contiguous()
         self._depthwise_bias = weight("conv.depthwise_conv.bias") if biased else None
         self._pointwise = linear("conv.pointwise_conv2", bias=biased)
 
@@ -162,87 +236,83 @@ class _Block:
         keys: Tensor,
         values: Tensor,
         conv: Tensor,
-        unseen: Tensor,
+        places: _Places,
         margin: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Run a chunk.
 
         Args:
-            x: [rows, c, d_model] fp32.
-            keys: [rows, heads, left_context, head_size], newest last.
+            x: [n, c, d_model] fp32.
+            keys: [rows, heads, ring, head_size], of the whole slab; written to.
             values: the same.
-            conv: [rows, kernel - 1, d_model].
-            unseen: [rows, 1, 1, left_context + c] bool, what attention must not see.
+            conv: [n, kernel - 1, d_model].
+            places: of the chunk.
             margin: unused distances at either end of the table of relative positions.
 
         Returns:
-            `x` after the block, and the caches after the chunk.
+            `x` after the block, and the convolution's cache after the chunk.
         """
         x = x + self._feed_forward(self._norm(x, self._norm_first), self._first)
-        attended, keys, values = self._attention(
-            self._norm(x, self._norm_attention), keys, values, unseen, margin
-        )
-        x = x + attended
+        x += self._attention(self._norm(x, self._norm_attention), keys, values, places, margin)
         convolved, conv = self._convolution(self._norm(x, self._norm_conv), conv)
-        x = x + convolved
-        x = x + self._feed_forward(self._norm(x, self._norm_second), self._second)
-        return F.layer_norm(x, x.shape[-1:], *self._norm_out, _NORM_EPSILON), keys, values, conv
+        x += convolved
+        x += self._feed_forward(self._norm(x, self._norm_second), self._second)
+        return F.layer_norm(x, x.shape[-1:], *self._norm_out, _NORM_EPSILON), conv
 
     def _norm(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], *parameters, _NORM_EPSILON).to(self._dtype)
 
     @staticmethod
-    def _feed_forward(
-        x: Tensor, layers: tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
-    ) -> Tensor:
-        return F.linear(F.silu(F.linear(x, *layers[0])), *layers[1])
+    def _feed_forward(x: Tensor, layers: tuple[Linear, Linear]) -> Tensor:
+        return layers[1](F.silu(layers[0](x), inplace=True))
 
     def _attention(
-        self, x: Tensor, keys: Tensor, values: Tensor, unseen: Tensor, margin: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        rows, chunk, _ = x.shape
-        projected = F.linear(x, *self._project).view(rows, chunk, 3, self._heads, self._head_size)
-        query, new_keys, new_values = projected.permute(2, 0, 3, 1, 4)
-        keys = torch.cat([keys, new_keys], 2)
-        values = torch.cat([values, new_values], 2)
-        scores = torch.matmul(query + self._content_bias, keys.transpose(2, 3))
+        self, x: Tensor, keys: Tensor, values: Tensor, places: _Places, margin: int
+    ) -> Tensor:
+        count, chunk, _ = x.shape
+        heads, size = self._heads, self._head_size
+        projected = self._project(x).view(count, chunk, 3, heads, size)
+        query, new_keys, new_values = projected.permute(2, 0, 3, 1, 4)  # [n, heads, c, head_size]
+        for slab, new in ((keys, new_keys), (values, new_values)):
+            slab.view(-1, size).index_copy_(0, places.written, new.reshape(-1, size))
         relative = self._relative[:, :, margin : self._relative.shape[2] - margin]
-        by_distance = torch.matmul(query + self._position_bias, relative)
-        scores = scores + _by_key(by_distance, keys.shape[2])
-        scores = (scores.float() / math.sqrt(self._head_size)).masked_fill_(unseen, -math.inf)
+        by_distance = self._by_distance(query + self._position_bias, relative)
+        scores = torch.baddbmm(
+            by_distance.gather(3, places.distance).flatten(0, 1),
+            (query + self._content_bias).reshape(-1, chunk, size),
+            places.of_rows(keys).flatten(0, 1).transpose(1, 2),
+        ).view(count, heads, chunk, -1)
+        scores = torch.add(places.unseen, scores.float(), alpha=self._scale)
         attention = torch.softmax(scores, -1).to(self._dtype)
-        heard = torch.matmul(attention, values).transpose(1, 2).reshape(rows, chunk, -1)
-        return F.linear(heard, *self._out), keys[:, :, chunk:], values[:, :, chunk:]
+        heard = torch.matmul(attention, places.of_rows(values))
+        return self._out(heard.transpose(1, 2).reshape(count, chunk, -1))
+
+    def _by_distance(self, query: Tensor, relative: Tensor) -> Tensor:
+        """Scores by distance: [n, heads, c, head_size] -> [n, heads, c, distances].
+
+        BLAS sums a product of another number of rows in another order, and rounding to int8 makes
+        words of differences in the last bit: so in int8 each row has a product of its own.
+        """
+        if self._rows_apart:
+            return torch.stack([torch.bmm(one, relative) for one in query.unbind(0)])
+        # One product a head for all rows: broadcast over rows, the table would be copied for each.
+        count, heads, chunk, size = query.shape
+        product = torch.bmm(query.transpose(0, 1).reshape(heads, -1, size), relative)
+        return product.view(heads, count, chunk, -1).transpose(0, 1)
 
     def _convolution(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         chunk = x.shape[1]
-        gated = torch.cat([cache, F.glu(F.linear(x, *self._gate))], 1)
-        # Measured on one row of 256 channels: a quarter of conv1d's time, which is all set-up.
-        taps = gated.float().unfold(1, self._depthwise.shape[1], 1)
-        mixed = (taps * self._depthwise).sum(-1)
+        gated = torch.cat([cache, F.glu(self._gate(x))], 1)
+        # Measured on one row of 256 channels: a quarter of conv1d's time, which is all set-up; and
+        # a sum of products tap by tap needs no copy of the input for each tap.
+        heard = gated.float()
+        mixed = heard[:, :chunk] * self._depthwise[0]
+        for tap in range(1, len(self._depthwise)):
+            mixed.addcmul_(heard[:, tap : tap + chunk], self._depthwise[tap])
         if self._depthwise_bias is not None:
-            mixed = mixed + self._depthwise_bias
-        mixed = F.silu(self._norm(mixed, self._norm_depthwise))
-        return F.linear(mixed, *self._pointwise), gated[:, chunk:]
-
-
-def _by_key(by_distance: Tensor, keys: int) -> Tensor:
-    """Reorder scores by distance into scores by key, without a copy (Transformer-XL's shift).
-
-    Args:
-        by_distance: [rows, heads, c, keys + c - 1], from the farthest past to the farthest future;
-            query i is at distance i - j from key j.
-        keys: number of keys, the last c of which are the chunk's own.
-
-    Returns:
-        [rows, heads, c, keys], a view.
-    """
-    rows, heads, chunk, distances = by_distance.shape
-    return by_distance.contiguous().as_strided(
-        (rows, heads, chunk, keys),
-        (heads * chunk * distances, chunk * distances, distances - 1, 1),
-        chunk - 1,
-    )
+            mixed += self._depthwise_bias
+        mixed = F.silu(self._norm(mixed, self._norm_depthwise), inplace=True)
+        return self._pointwise(mixed), gated[:, chunk:]
 
 
 def _sinusoids(distances: Tensor, d_model: int) -> Tensor:

@@ -1,18 +1,17 @@
-"""The whole network: a chunk of samples in, tokens and the next state out, nothing kept."""
+"""The whole network: a chunk of samples in, tokens out, the state advanced, nothing else kept."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, get_args
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model.config import ModelConfig
-from nemotron_voice.model.encoder import Encoder
+from nemotron_voice.model.encoder import Advance, Encoder, advance
 from nemotron_voice.model.features import MelFrontEnd, chunk_samples, window_samples
+from nemotron_voice.model.precision import Arithmetic, Precision
 from nemotron_voice.model.state import StreamState
 from nemotron_voice.model.transducer import Emission, Transducer
 from nemotron_voice.model.weights import Weights
@@ -22,13 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Emission", "Network", "chunk_samples", "window_samples"]
 
-Precision = Literal["auto", "fp32", "bf16"]
-
-_DTYPES: Final[dict[str, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_AUTO: Final = "auto"
 
 
 class Network:
-    """Weights, and pure functions of them: no method changes its arguments or the network."""
+    """Weights, and functions of them and of a slab of states; nothing of a stream is kept here."""
 
     def __init__(
         self,
@@ -36,7 +33,8 @@ class Network:
         config: ModelConfig,
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        arithmetic: Arithmetic = "fp32",
+        identity: str | None = None,
     ) -> None:
         """Prepare a network.
 
@@ -44,79 +42,99 @@ class Network:
             weights: as `weights.check_weights` has passed them.
             config: sizes.
             device: where it will run.
-            dtype: of the encoder blocks' products and caches.
+            arithmetic: of the matrix products; int8 on CPUs only.
+            identity: of the checkpoint; with it an int8 copy is kept on disk.
         """
         self.config = config
         self.device = torch.device(device)
-        self.dtype = dtype
+        precision = Precision(arithmetic, identity)
+        self.dtype = precision.dtype
         # Whatever precision they were stored in, what is prepared from them is computed in fp32.
         weights = {name: tensor.to(self.device, torch.float32) for name, tensor in weights.items()}
         self._front_end = MelFrontEnd(config.mel_bins, self.device)
-        self._encoder = Encoder(weights, config, dtype)
-        self._prompt = _Prompt(weights, config) if config.prompts else None
-        self._transducer = Transducer(weights, config)
+        self._encoder = Encoder(weights, config, precision)
+        self._prompt = _Prompt(weights, config, precision) if config.prompts else None
+        self._transducer = Transducer(weights, config, precision)
+        precision.built()
+        self._beginning = self._first_state()
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, device: str = "auto", precision: Precision = "auto"
+        cls, checkpoint: Checkpoint, device: str = "auto", precision: str = _AUTO
     ) -> Network:
         """Put a checkpoint on a device.
 
         Args:
             checkpoint: loaded.
             device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-            precision: "fp32", "bf16", or "auto": bf16 on a GPU, fp32 on a CPU.
+            precision: "fp32", "bf16", "int8", or "auto": bf16 on a GPU, fp32 on a CPU.
 
         Raises:
             ConfigurationError: there is no such device or precision here.
         """
         target = _device(device)
-        if precision == "auto":
+        if precision == _AUTO:
             precision = "bf16" if target.type == "cuda" else "fp32"
-        if precision not in _DTYPES:
-            raise ConfigurationError(
-                f"precision={precision!r} is not one of 'auto', 'fp32', 'bf16'"
-            )
-        return cls(checkpoint.weights, checkpoint.config, device=target, dtype=_DTYPES[precision])
+        for arithmetic in get_args(Arithmetic):
+            if precision == arithmetic:
+                return cls(
+                    checkpoint.weights,
+                    checkpoint.config,
+                    device=target,
+                    arithmetic=arithmetic,
+                    identity=checkpoint.identity,
+                )
+        raise ConfigurationError(
+            f"precision={precision!r} is not one of 'auto', 'fp32', 'bf16', 'int8'"
+        )
 
     @torch.inference_mode()
     def initial_state(self, rows: int) -> StreamState:
-        """State of `rows` streams that have heard nothing yet."""
+        """A slab of `rows` streams that have heard nothing yet."""
         state = StreamState.allocate(self.config, rows, self.device, self.dtype)
-        self._transducer.start(state)
+        self.restart(state, torch.arange(rows, device=self.device))
         return state
 
     @torch.inference_mode()
+    def restart(self, state: StreamState, rows: Tensor) -> None:
+        """Put rows [n] of a slab at the beginning of a stream."""
+        state.copy_(rows, self._beginning, torch.zeros_like(rows))
+
+    @torch.inference_mode()
     def step(
-        self, samples: Tensor, state: StreamState, prompt: Tensor, lookahead: int
-    ) -> tuple[StreamState, list[list[Emission]]]:
-        """Run one chunk of each row, from samples to tokens.
+        self, samples: Tensor, state: StreamState, rows: Tensor, prompt: Tensor, lookahead: int
+    ) -> list[list[Emission]]:
+        """Run one chunk of each row, from samples to tokens, and put what comes after in `state`.
+
+        If anything raises, the rows are what they were.
 
         Args:
-            samples: [rows, window_samples(lookahead)] fp32 at 16 kHz in -1..1: those that the
-                chunk of frames n to n + lookahead needs, [1280 n - 1321, 1280 (n + lookahead + 1)
-                - 1080), zeros before the stream's first. n = state.frames may differ from row to
+            samples: [n, window_samples(lookahead)] fp32 at 16 kHz in -1..1: those that the
+                chunk of frames k to k + lookahead needs, [1280 k - 1321, 1280 (k + lookahead + 1)
+                - 1080), zeros before the stream's first. k = state.frames may differ from row to
                 row.
-            state: of the same rows; left as it is.
-            prompt: [rows] int64, prompt slots; a model without prompts takes no notice.
+            state: a slab.
+            rows: [n] int64, which rows of it; no row twice.
+            prompt: [n] int64, prompt slots; a model without prompts takes no notice.
             lookahead: one of `config.lookaheads`.
 
         Returns:
-            The state after the chunk, and each row's emissions.
+            Each row's emissions.
         """
-        after, frames = self.encode_step(samples, state, prompt, lookahead)
-        emissions, (hidden, cell, prediction) = self._transducer(frames, state)
-        return replace(after, hidden=hidden, cell=cell, prediction=prediction), emissions
+        frames, after = self.encode(samples, state, rows, prompt, lookahead)
+        emissions, decoder = self._transducer(frames, state, rows)
+        commit(state, rows, after, decoder)
+        return emissions
 
     @torch.inference_mode()
-    def encode_step(
-        self, samples: Tensor, state: StreamState, prompt: Tensor, lookahead: int
-    ) -> tuple[StreamState, Tensor]:
+    def encode(
+        self, samples: Tensor, state: StreamState, rows: Tensor, prompt: Tensor, lookahead: int
+    ) -> tuple[Tensor, Advance]:
         """Run one chunk of each row up to the prompt: the first half of `step`.
 
         Returns:
-            The state with everything but the decoder's part advanced, and the encoder's frames
-            [rows, lookahead + 1, d_model] fp32 after the prompt.
+            The encoder's frames [n, lookahead + 1, d_model] fp32 after the prompt, and what
+            `encoder.advance` puts into the state; until then the rows are what they were.
         """
         if lookahead not in self.config.lookaheads:
             raise ConfigurationError(
@@ -128,28 +146,55 @@ class Network:
                 f"not {samples.shape[1]}"
             )
         mel = self._front_end(samples)
-        frames, after = self._encoder(mel, state)
+        frames, after = self._encoder(mel, state, rows)
         if self._prompt is not None:
             frames = self._prompt(frames, prompt)
-        return after, frames
+        return frames, after
+
+    @property
+    def transducer(self) -> Transducer:
+        """The second half of `step`."""
+        return self._transducer
+
+    @torch.inference_mode()
+    def _first_state(self) -> StreamState:
+        state = StreamState.allocate(self.config, 1, self.device, self.dtype)
+        self._transducer.start(state)
+        return state
+
+
+def commit(
+    state: StreamState, rows: Tensor, after: Advance, decoder: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """Make a chunk that is encoded and decoded part of the rows' state.
+
+    Args:
+        state: the slab.
+        rows: [n] int64, which rows of it.
+        after: of the encoder.
+        decoder: `hidden`, `cell` and `prediction` of the transducer.
+    """
+    advance(state, rows, after)
+    for mine, its in zip((state.hidden, state.cell, state.prediction), decoder, strict=True):
+        mine.index_copy_(0, rows, its)
 
 
 class _Prompt:
     """Language prompt: a one-hot vector beside each encoder frame, mixed in by two layers.
 
     In bf16 the one unit-size feature beside 1,024 larger ones falls below the mantissa and the
-    language is silently ignored [NeMo main, `_setup_prompt_projection`], so this is fp32; and its
-    product is a column of the matrix, so no one-hot vector is ever made.
+    language is silently ignored [NeMo main, `_setup_prompt_projection`], so this is never bf16;
+    and its product is a column of the matrix, added in fp32, so no one-hot vector is ever made.
     """
 
-    def __init__(self, weights: Weights, config: ModelConfig) -> None:
-        first = weights["prompt_projector.linear_1.weight"]
-        self._frames = first[:, : config.d_model].contiguous()
+    def __init__(self, weights: Weights, config: ModelConfig, precision: Precision) -> None:
+        name = "prompt_projector.linear_{}"
+        first, second = (weights[name.format(layer) + ".weight"] for layer in (1, 2))
+        self._frames = precision.fp32_linear(name.format(1), first[:, : config.d_model])
         # [prompts, prompt_hidden], the bias added
-        self._slots = first[:, config.d_model :].T + weights["prompt_projector.linear_1.bias"]
-        self._second = (
-            weights["prompt_projector.linear_2.weight"],
-            weights["prompt_projector.linear_2.bias"],
+        self._slots = first[:, config.d_model :].T + weights[name.format(1) + ".bias"]
+        self._second = precision.fp32_linear(
+            name.format(2), second, weights[name.format(2) + ".bias"]
         )
 
     def __call__(self, frames: Tensor, prompt: Tensor) -> Tensor:
@@ -162,8 +207,8 @@ class _Prompt:
         Returns:
             [rows, c, d_model] fp32.
         """
-        hidden = F.linear(frames, self._frames) + self._slots[prompt][:, None]
-        return F.linear(torch.relu_(hidden), *self._second)
+        hidden = self._frames(frames) + self._slots[prompt][:, None]
+        return self._second(torch.relu_(hidden))
 
 
 def _device(name: str) -> torch.device:

@@ -21,11 +21,11 @@ def encoder_flops(lookahead: int) -> float:
         name: torch.empty(shape, device=meta) for name, shape in expected_shapes(config).items()
     }
     network = Network(weights, config, device=meta)
-    state = network.initial_state(1)
+    state, row = network.initial_state(1), torch.zeros(1, dtype=torch.int64, device=meta)
     samples = torch.empty(1, window_samples(lookahead), device=meta)
     prompt = torch.zeros(1, dtype=torch.int64, device=meta)
     with FlopCounterMode(display=False) as counter:
-        network.encode_step(samples, state, prompt, lookahead)
+        network.encode(samples, state, row, prompt, lookahead)
     return counter.get_total_flops() / (0.08 * (lookahead + 1))
 
 
@@ -48,10 +48,10 @@ def test_a_step_with_decoding_costs_the_same_at_80_and_1120_ms(seconds):
     audio = sweep(seconds)
     costs = {}
     for lookahead in (0, 13):
-        state, prompt = network.initial_state(1), torch.tensor([9])
+        state, row, prompt = network.initial_state(1), torch.tensor([0]), torch.tensor([9])
         with FlopCounterMode(display=False) as counter:
             for chunk in range(chunks_of(audio, lookahead)):
                 samples = window(audio, chunk * (lookahead + 1), lookahead)[None]
-                state, _ = network.step(samples, state, prompt, lookahead)
+                network.step(samples, state, row, prompt, lookahead)
         costs[lookahead] = counter.get_total_flops() / int(state.frames)
     assert max(costs.values()) < 1.1 * min(costs.values())

@@ -115,14 +115,13 @@ def stream(
     network: Network, audio: np.ndarray, lookahead: int, prompt: int
 ) -> tuple[Tensor, list[Emission]]:
     """Stream one utterance alone: encoder frames [frames, d_model] and emissions."""
-    state = network.initial_state(1)
+    state, row = network.initial_state(1), torch.tensor([0])
     prompts = torch.tensor([prompt])
     frames, emissions = [], []
     for chunk in range(chunks_of(audio, lookahead)):
         samples = window(audio, chunk * (lookahead + 1), lookahead)[None]
-        frames.append(network.encode_step(samples, state, prompts, lookahead)[1][0])
-        state, emitted = network.step(samples, state, prompts, lookahead)
-        emissions += emitted[0]
+        frames.append(network.encode(samples, state, row, prompts, lookahead)[0][0])
+        emissions += network.step(samples, state, row, prompts, lookahead)[0]
     return torch.cat(frames), emissions
 
 

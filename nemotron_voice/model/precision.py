@@ -1,0 +1,63 @@
+"""The precision of a network: of which type its parts are, and how its matrix products are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nemotron_voice.model.int8_store import Int8Store
+from nemotron_voice.model.linear import Int8Linear, Linear, dense
+
+Arithmetic = Literal["fp32", "bf16", "int8"]
+Matrix = Tensor | Callable[[], Tensor]
+
+
+class Precision:
+    """fp32 everywhere; or bf16 or int8 where it is safe.
+
+    bf16: the encoder blocks' products, keys and values. Not the decoder: with bf16's 8 bits the
+    best of 13,088 logits often ties; nor what would lose a quiet voice or the language prompt.
+    int8: every product with a weight matrix; all that passes between them is fp32. Norms, softmax,
+    convolutions and the residual stream are fp32 in any case.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, identity: str | None = None) -> None:
+        """Begin a network.
+
+        Args:
+            arithmetic: "fp32", "bf16" or "int8" (CPUs only).
+            identity: of the checkpoint (`int8_store.fingerprint`); None: no int8 copy is kept.
+        """
+        self._int8 = Int8Store(identity) if arithmetic == "int8" else None
+        self.rows_apart = arithmetic == "int8"  # no row's numbers may depend on how many there are
+        self.dtype = torch.bfloat16 if arithmetic == "bf16" else torch.float32
+
+    def block_linear(self, name: str, weight: Matrix, bias: Tensor | None = None) -> Linear:
+        """A product of an encoder block, which takes and gives `dtype`.
+
+        Args:
+            name: of the matrix in the network, for the int8 copy.
+            weight: [outputs, inputs] fp32, or what makes it: not called if there is an int8 copy.
+            bias: [outputs] fp32.
+        """
+        return self._linear(name, weight, bias, self.dtype)
+
+    def fp32_linear(self, name: str, weight: Matrix, bias: Tensor | None = None) -> Linear:
+        """A product that takes and gives fp32, and is never bf16; see `block_linear`."""
+        return self._linear(name, weight, bias, torch.float32)
+
+    def _linear(self, name: str, weight: Matrix, bias: Tensor | None, dtype: torch.dtype) -> Linear:
+        def matrix() -> Tensor:
+            return weight if isinstance(weight, Tensor) else weight()
+
+        if self._int8 is not None:
+            return Int8Linear(*self._int8.get(name, matrix), bias)
+        return dense(matrix(), bias, dtype)
+
+    def built(self) -> None:
+        """The network is complete: keep what was made for the next start."""
+        if self._int8 is not None:
+            self._int8.save()

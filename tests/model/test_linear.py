@@ -1,0 +1,108 @@
+"""Products in int8 and bf16: against the same numbers in float64, alone and among neighbours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.model.linear import Int8Linear, dense, largest_weight, quantise
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("bias", [None, random(96, seed=3)])
+def test_an_int8_product_is_that_of_the_rounded_numbers(bias):
+    weight, x = random(96, 320), 5 * random(7, 320, seed=1)
+    matrix, scale = quantise(weight)
+    per_row = x.abs().amax(1, keepdim=True) / 127
+    rounded = (x.double() / per_row).round()
+    expected = (rounded @ matrix.T.double()) * per_row * scale
+    if bias is not None:
+        expected += bias
+    torch.testing.assert_close(
+        Int8Linear(matrix, scale, bias)(x).double(), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_rounding_loses_little():
+    weight, x = random(256, 512), random(32, 512, seed=1)
+    exact = x @ weight.T
+    error = (Int8Linear(*quantise(weight), None)(x) - exact).norm() / exact.norm()
+    assert error < 0.02
+
+
+@pytest.mark.parametrize("shape", [(1024, 256), (256, 1024), (640, 2000)])
+def test_a_row_is_the_same_alone_and_next_to_any_neighbour_bit_for_bit(shape):
+    inputs, outputs = shape
+    linear = Int8Linear(*quantise(random(outputs, inputs)), random(outputs, seed=9))
+    mine = random(3, inputs, seed=1)
+    alone = linear(mine)
+    for count in (1, 2, 5, 13, 29, 61, 250):
+        loud = 1000 * random(count, inputs, seed=count)
+        assert torch.equal(linear(torch.cat([loud, mine]))[count:], alone)
+        assert torch.equal(linear(torch.cat([mine, loud]))[:3], alone)
+
+
+def test_silence_stays_silence():
+    linear = Int8Linear(*quantise(random(64, 128)), None)
+    product = linear(torch.zeros(2, 128))
+    assert torch.equal(product, torch.zeros(2, 64))
+    assert torch.equal(Int8Linear(*quantise(torch.zeros(64, 128)), None)(random(2, 128)), product)
+
+
+def test_leading_dimensions_are_kept():
+    linear = Int8Linear(*quantise(random(64, 128)), None)
+    x = random(2, 5, 128)
+    assert linear(x).shape == (2, 5, 64)
+    assert torch.equal(linear(x)[1, 3], linear(x[1, 3:4])[0])
+
+
+EXTREMES = """
+import torch
+from nemotron_voice.model.linear import Int8Linear, largest_weight
+largest = largest_weight()
+weight = torch.full((48, 512), largest, dtype=torch.int8)
+weight[1::2] *= -1
+product = Int8Linear(weight, torch.ones(48), None)(torch.full((5, 512), 127.0))
+assert product.unique().tolist() == [-512 * 127 * largest, 512 * 127 * largest], product
+print(largest)
+"""
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"), [("SSE41", 63), ("AVX2", 63), ("AVX512_CORE_VNNI", None)]
+)
+def test_a_processor_whose_kernel_overflows_gets_weights_of_7_bits(processor, expected):
+    done = subprocess.run(
+        [sys.executable, "-c", EXTREMES],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": processor},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert expected is None or int(done.stdout) == expected
+    assert largest_weight() in (63, 127)
+
+
+def test_int8_is_refused_off_the_cpu():
+    weight = torch.empty(4, 4, dtype=torch.int8, device="meta")
+    with pytest.raises(ConfigurationError, match="runs on CPUs; take precision='bf16'"):
+        Int8Linear(weight, torch.ones(4), None)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 100])
+def test_bf16_is_that_of_pytorch(rows):
+    weight, bias = random(64, 128), random(64, seed=4)
+    x = random(rows, 128, seed=1).bfloat16()
+    expected = x.double() @ weight.bfloat16().double().T + bias.bfloat16().double()
+    product = dense(weight, bias, torch.bfloat16)(x)
+    assert product.dtype == torch.bfloat16
+    torch.testing.assert_close(product.double(), expected, rtol=0.01, atol=0.01)
