@@ -123,6 +123,9 @@ class Reading:
     hidden_tail: bool  # a tag has begun at the end and is not complete
 
 
+NOTHING_READ: Final = Reading((), None, hidden_tail=False)
+
+
 @dataclass(slots=True)
 class _Letters:
     """A word in the making."""

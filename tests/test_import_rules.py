@@ -26,13 +26,13 @@ FLOORS = (
     {"protocol"},
     {"engine", "remote"},
     {"shared_engine"},
-    {"pipecat", "livekit", "server"},
+    {"pipecat", "livekit", "server", "bench"},
     {"cluster"},
     {"cli"},
     {"__main__"},
 )
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-TORCH_ROOMS = {"model", "engine"}  # adapters, audio, text and the command line never import it
+TORCH_ROOMS = {"model", "engine", "bench"}  # adapters, audio, text and the commands never do
 
 
 def room_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from nemotron_voice import __version__
 from nemotron_voice.cli import screen
+from nemotron_voice.cli.bench import bench
 from nemotron_voice.config import (
     DEFAULT_MODEL,
     LATENCIES_MS,
@@ -78,6 +79,8 @@ app = typer.Typer(
     help="Streaming speech recognition in 40 locales with [bold]Nemotron 3.5 ASR[/bold].",
     epilog="Begin with [bold]nemotron-voice demo[/bold]: calls in several languages, no download.",
 )
+
+app.add_typer(bench, name="bench")
 
 
 def _show_version(value: bool) -> None:

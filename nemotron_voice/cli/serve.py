@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nemotron_voice.cli import screen
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.server import ServerOptions, create_app
-from nemotron_voice.server.run import make_server
+from nemotron_voice.server.run import freeze_heap, make_server
 
 if TYPE_CHECKING:
     from nemotron_voice.engine import Engine
@@ -63,6 +63,7 @@ def serve(engine: Engine, options: ServerOptions, *, host: str, port: int) -> No
     out.print(f"  files       http://{shown}:{port}/v1/audio/transcriptions   (OpenAI's form)")
     out.print(f"  watch       http://{shown}:{port}/metrics, /healthz, /readyz")
     out.print("Ctrl+C ends it; what was said is still delivered.")
+    freeze_heap()
     server.run()
     if not server.started:
         raise ConfigurationError(

@@ -11,9 +11,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from nemotron_voice.transcript import (
     FRAME_S,
+    NOTHING_READ,
+    Reading,
     Token,
     Transcript,
     WordSpan,
@@ -58,6 +61,7 @@ def _first_open(words: Sequence[WordSpan], own: int) -> int:
     return last.last + 1 if closed else last.first
 
 
+@lru_cache(4096)
 def _form(text: str) -> str:
     """A word without case and punctuation: what two words must share to be the same."""
     return "".join(
@@ -77,6 +81,7 @@ class Finaliser:
         self.forced_language = forced_language
         self._by_sentence = by_sentence
         self._tokens: list[Token] = []  # of the stream, not finalised
+        self._read: tuple[int, Token, Token, Reading] | None = None  # of the tokens: `_reading`
         self._ghosts: list[_Ghost] = []
         self._frame = 0  # encoder frames decoded by the stream
         self._rest = ""  # letters of a final word, whose beginning alone the stream has passed
@@ -190,8 +195,20 @@ class Finaliser:
         last = self._tokens[-1].frame if self._tokens else 0
         return self._frame - last >= SETTLED_FRAMES
 
+    @property
+    def _reading(self) -> Reading:
+        """The pending tokens as words: most steps bring none, and ask three times."""
+        if not self._tokens:
+            return NOTHING_READ
+        first, last = self._tokens[0], self._tokens[-1]
+        if self._read is None or not (
+            self._read[0] == len(self._tokens) and self._read[1] is first and self._read[2] is last
+        ):
+            self._read = len(self._tokens), first, last, read_tokens(self._tokens)
+        return self._read[3]
+
     def _new_words(self) -> list[WordSpan]:
-        statuses, _ = self._statuses(read_tokens(self._tokens).words)
+        statuses, _ = self._statuses(self._reading.words)
         return [word for word, is_new in statuses if is_new]
 
     def _statuses(self, words: Sequence[WordSpan]) -> tuple[list[tuple[WordSpan, bool]], list[int]]:
@@ -239,7 +256,7 @@ class Finaliser:
 
     def _match_off(self) -> None:
         """Forget leading words that a flush has finalised already, once they are complete."""
-        reading = read_tokens(self._tokens)
+        reading = self._reading
         if reading.last_tag:
             self._carried = reading.last_tag
         statuses, uses = self._statuses(reading.words)

@@ -93,13 +93,14 @@ def _pad_bins(maps: Tensor) -> Tensor:
 
 
 def _mix(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolve with a kernel of one tap: [rows, channels, time, bins] to the same shape.
+    """Convolve with a kernel of one tap: [rows, channels, time, bins] to as many rows, time, bins.
 
     A product for each row: as fast as conv2d, which sums in another order for another number of
     rows.
     """
     matrices = weight.flatten(1).expand(maps.shape[0], -1, -1)
-    return torch.baddbmm(bias[:, None], matrices, maps.flatten(2)).view(maps.shape)
+    mixed = torch.baddbmm(bias[:, None], matrices, maps.flatten(2))
+    return mixed.view(maps.shape[0], -1, *maps.shape[2:])
 
 
 def _patches(maps: Tensor) -> Tensor:

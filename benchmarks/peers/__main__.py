@@ -1,0 +1,60 @@
+"""Measure the peers; see the package's own page."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from queue import Empty
+from typing import Annotated
+
+import typer
+
+from benchmarks.peers.measure import PEERS, run
+from nemotron_voice.bench.machine import describe
+
+
+def main(
+    weights: Annotated[Path, typer.Option(help="Folder of nemotron_voice.bench.random_model")],
+    peer: Annotated[list[str] | None, typer.Option(help=f"Of {list(PEERS)}; all")] = None,
+    latencies: Annotated[str, typer.Option(help="Modes, ms")] = "80,160,320,560,1120",
+    streams: Annotated[str, typer.Option(help="Streams at once")] = "1,2,4,8,16,32",
+    budget_s: Annotated[float, typer.Option(help="Seconds a cell, at least 3 steps")] = 4.0,
+    results: Annotated[Path, typer.Option(help="Where the figures go; others there stay")] = Path(
+        "docs/results/bench_peers.json"
+    ),
+) -> None:
+    """Measure and print each cell."""
+    figures = json.loads(results.read_text()) if results.exists() else {"rows": []}
+    figures["machine"] = describe()
+    cells = [(int(ms), int(n)) for ms in latencies.split(",") for n in streams.split(",")]
+    spawn = multiprocessing.get_context("spawn")
+    for name in peer or list(PEERS):
+        out = spawn.Queue()
+        process = spawn.Process(target=run, args=(name, weights, cells, budget_s, out))
+        process.start()
+        while True:
+            try:
+                row = out.get(timeout=5)
+            except Empty:
+                if process.is_alive():
+                    continue
+                break  # it failed, and has said why
+            if row is None:
+                break
+            same = [row[key] for key in ("peer", "latency_ms", "streams")]
+            figures["rows"] = [
+                other
+                for other in figures["rows"]
+                if [other[key] for key in ("peer", "latency_ms", "streams")] != same
+            ] + [row]
+            results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            typer.echo(
+                f"{name} {row['latency_ms']:>4} ms x {row['streams']:>2}: "
+                f"{row['step_ms']['p50']:.0f} ms, factor {row['real_time_factor']:.2f}"
+            )
+        process.join()
+
+
+if __name__ == "__main__":
+    typer.run(main)

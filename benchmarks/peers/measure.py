@@ -1,0 +1,60 @@
+"""One peer's steps, in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.nemo_peer import NemoPeer
+from benchmarks.peers.onnx_peer import OnnxPeer
+from benchmarks.peers.peer import LEFT_CONTEXT, LOOKAHEADS, Peer
+from benchmarks.peers.transformers_peer import TransformersPeer
+
+PEERS: dict[str, tuple[Callable[[Path, str], Peer], str]] = {
+    "ONNX Runtime int8": (OnnxPeer, "int8"),
+    "Transformers bf16": (TransformersPeer, "bf16"),
+    "Transformers fp32": (TransformersPeer, "fp32"),
+    "NeMo bf16": (NemoPeer, "bf16"),
+    "NeMo fp32": (NemoPeer, "fp32"),
+}
+FEWEST, MOST = 3, 15  # steps that a median is taken of
+
+
+def measure(peer: Peer, latency_ms: int, streams: int, budget_s: float) -> dict[str, Any]:
+    """Time the steps of one mode and number of streams."""
+    lookahead = LOOKAHEADS[latency_ms]
+    step = peer.stream(lookahead, streams)
+    began = time.perf_counter()
+    # The cost hardly depends on how full the caches are, but they are: within reason.
+    for _ in range(math.ceil(LEFT_CONTEXT / (lookahead + 1)) + 1):
+        step()
+        if time.perf_counter() - began > budget_s:
+            break
+    took = []
+    began = time.perf_counter()
+    while len(took) < FEWEST or (len(took) < MOST and time.perf_counter() - began < budget_s):
+        at = time.perf_counter()
+        step()
+        took.append(time.perf_counter() - at)
+    low, middle, high = (1000 * float(np.percentile(took, share)) for share in (10, 50, 90))
+    return {
+        "latency_ms": latency_ms,
+        "streams": streams,
+        "steps": len(took),
+        "step_ms": {"p10": round(low, 1), "p50": round(middle, 1), "p90": round(high, 1)},
+        "real_time_factor": round(middle / latency_ms, 4),
+    }
+
+
+def run(name: str, folder: Path, cells: list[tuple[int, int]], budget_s: float, out: Any) -> None:
+    """Measure one peer, in a process of its own."""
+    make, precision = PEERS[name]
+    peer = make(folder, precision)
+    for latency_ms, streams in cells:
+        out.put(measure(peer, latency_ms, streams, budget_s) | {"peer": name})
+    out.put(None)

@@ -1,0 +1,37 @@
+"""What a peer is to the benchmark, and the weights that all of them get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+LOOKAHEADS = {80: 0, 160: 1, 320: 3, 560: 6, 1120: 13}
+LEFT_CONTEXT = 56
+
+Step = Callable[[], object]  # runs one step of all streams
+
+
+class Peer(Protocol):
+    """An engine with the weights loaded."""
+
+    def stream(self, lookahead: int, streams: int) -> Step:
+        """Begin streams of a mode; what is returned runs their next step."""
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config.json and the weights of a Hugging Face folder."""
+    with safe_open(folder / "model.safetensors", framework="pt") as opened:
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")), weights
+
+
+def features(streams: int, frames: int, bins: int = 128) -> Tensor:
+    """Log-mel features of noise, which cost what those of speech cost: [streams, frames, bins]."""
+    generator = torch.Generator().manual_seed(frames)
+    return torch.randn(streams, frames, bins, generator=generator) - 10

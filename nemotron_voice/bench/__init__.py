@@ -1,0 +1,1 @@
+"""What this machine holds: `nemotron-voice bench`. Each file measures one thing."""

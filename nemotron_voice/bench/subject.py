@@ -1,0 +1,69 @@
+"""What is measured: which model, in which precision, with how many threads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nemotron_voice.bench.random_folder import resolve
+from nemotron_voice.config import EngineOptions, Precision
+from nemotron_voice.engine import Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """An engine to be loaded, in as many processes as it takes.
+
+    Subject(model="random", precision="int8", threads=2)
+    """
+
+    model: str = "random"  # a name that Engine.load takes, or "random": the real size
+    precision: Precision = "fp32"
+    device: str = "cpu"
+    threads: int | None = None  # CPU threads of the network; None leaves torch's choice
+
+    @classmethod
+    def of(cls, *, model: str, precision: str, device: str, threads: int | None) -> Subject:
+        """A subject by names that a user gave, refused before a process is started for it.
+
+        "auto" becomes what it stands for on this machine, so that figures say it.
+
+        Raises:
+            ConfigurationError: an engine has no such option.
+        """
+        choices: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+        options = EngineOptions(**choices)
+        device, chosen = options.device, options.precision
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if chosen == "auto":
+            chosen = "fp32" if device == "cpu" else "bf16"
+        return cls(model=model, precision=chosen, device=device, threads=threads)
+
+    def load(self, *, max_streams: int, max_batch: int | None = None) -> Engine:
+        """Load the engine.
+
+        Args:
+            max_streams: slots.
+            max_batch: streams in one step at most; None: the engine's default.
+
+        Raises:
+            ModelNotFoundError, CheckpointError, ConfigurationError.
+        """
+        options: dict[str, Any] = {} if max_batch is None else {"max_batch": max_batch}
+        return Engine.load(
+            resolve(self.model),
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            max_streams=max_streams,
+            **options,
+        )
+
+
+def all_but_one() -> int:
+    """Threads that leave a core to whoever pushes audio, as `nemotron-voice serve` does."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
