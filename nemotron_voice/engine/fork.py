@@ -45,7 +45,7 @@ class Fork:
     last_frame: int  # stop once frames up to here are made
     lookaheads: tuple[int, ...]  # of the model, ascending
     fresh: bool = False  # decode from a start-of-stream state instead of the stream's own
-    offset: int = 0  # added to emitted frames: where a fresh state's frame 0 lies in the stream
+    offset: int = 0  # added to emitted frames: where the state's frame 0 lies in the stream
     state: StreamState | None = None  # after the first step
     emissions: list[Emission] = field(default_factory=list)
 

@@ -53,6 +53,9 @@ SPEECH_ABOVE_FLOOR = 10 ** (12 / 20)
 SPEAKING_LEVEL = 10 ** (-30 / 20)  # of the loudest 80 ms before: the caller is still speaking
 SPEAKING_FRAMES = 2  # 160 ms, shorter than any voice activity detector's stop delay
 RECENT_FRAMES = 37  # 3 s
+# Frames of digital silence (a muted caller's zeros) after which a stream sleeps: the left context
+# of the released model, so that there is nothing else in it.
+ASLEEP_AFTER_FRAMES = 56
 
 
 class Host(Protocol):
@@ -116,6 +119,8 @@ class Stream:
         self._marks: deque[_Change | _Flush] = deque()
         self._drained: list[tuple[int, Future[None]]] = []
         self._frame = 0  # encoder frames decoded
+        self._silent_frames = 0  # of them, the last ones that were digital silence
+        self._slept_frames = 0  # of them, those that were skipped, asleep
         self._final_sample = 0  # the audio up to here has been answered: a retry begins after it
         self._fork: Fork | None = None
         self._queued = False  # offered to the scheduler, or on the device
@@ -266,9 +271,9 @@ class Stream:
                 self._fresh = False
                 self._frame += self._lookahead + 1
                 self._keep_audio()
-                tokens = [self._host.token(emission) for emission in outcome.emissions]
-                self._publish(self._finaliser.add(tokens, self._frame))
-                self._publish_interim()
+                self._add(
+                    [self._host.token(emitted, self._slept_frames) for emitted in outcome.emissions]
+                )
                 self._advance()
 
     def fail(self, error: NemotronVoiceError) -> None:
@@ -284,6 +289,8 @@ class Stream:
         if self._queued or self._closed:
             return
         self._serve_marks()
+        while self._fork is None and self._sleeps():
+            self._serve_marks()
         if self._fork is not None:
             self._queued = True
             now = time.monotonic()
@@ -294,6 +301,32 @@ class Stream:
             chunk_s = (self._lookahead + 1) * FRAME_SAMPLES / MODEL_SAMPLE_RATE
             self._host.offer(Ready(self, self._lookahead, now, now + chunk_s))
         self._wake_drained()
+
+    def _sleeps(self) -> bool:
+        """Skip the next chunk if it goes on a long digital silence.
+
+        Samples alone decide, and the state stays that of a caller who has long been silent: the
+        first chunk with a sound in it is decoded as if the silence had been shorter.
+        """
+        if self._chunk_end() > self._audio.end:
+            return False
+        chunk = self._lookahead + 1
+        if self._audio.read(*window_bounds(self._frame, chunk)).any():
+            self._silent_frames = 0
+            return False
+        self._silent_frames += chunk
+        if self._silent_frames <= ASLEEP_AFTER_FRAMES:
+            return False
+        self._frame += chunk
+        self._slept_frames += chunk
+        self._keep_audio()
+        self._add([])
+        return True
+
+    def _add(self, tokens: list[Token]) -> None:
+        """Publish what becomes of a chunk's tokens."""
+        self._publish(self._finaliser.add(tokens, self._frame))
+        self._publish_interim()
 
     def _chunk_end(self) -> int:
         return window_bounds(self._frame, self._lookahead + 1)[1]
@@ -320,7 +353,14 @@ class Stream:
         first = max(window_bounds(self._frame, 1)[0], 0)
         last_frame = -(-flush.at // FRAME_SAMPLES) + TAIL_FRAMES
         tail = self._audio.read(first, max(flush.at, first))
-        return Fork(tail, first, self._frame, max(last_frame, self._frame), self._host.lookaheads)
+        return Fork(
+            tail,
+            first,
+            self._frame,
+            max(last_frame, self._frame),
+            self._host.lookaheads,
+            offset=self._slept_frames,
+        )
 
     def _end_fork(self, fork: Fork) -> None:
         flush = self._marks[0]

@@ -1,0 +1,101 @@
+"""What bf16 and int8 change: WER against fp32, and texts that depend on the neighbours.
+
+    python -m benchmarks.precision --work build/training --speech ../shared/speech
+
+Every clip of the test sets is heard in each precision and mode twice: alone in an engine of one
+slot, and with 31 others. Writes docs/results/precision.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.accuracy import Heard, by_language, hear
+from benchmarks.clips import DEMO_LANGUAGES, Clip, recorded, synthetic
+from nemotron_voice import Engine
+from nemotron_voice.config import LATENCIES_MS
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def listen(clips: Sequence[Clip], precision: str, streams: int) -> dict[int, list[Heard]]:
+    """What is heard in each mode, so many clips at once."""
+    with Engine.load(
+        "demo", precision=precision, max_streams=streams, max_batch=streams, threads=1
+    ) as engine:
+        return {
+            latency_ms: asyncio.run(hear(engine, clips, latency_ms, "auto"))
+            for latency_ms in LATENCIES_MS
+        }
+
+
+def compare(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Figures of each precision and mode."""
+    figures: dict[str, Any] = {}
+    exact: dict[int, list[Heard]] = {}
+    for precision in PRECISIONS:
+        alone, together = (listen(clips, precision, streams) for streams in (1, 32))
+        exact = exact or together
+        figures[precision] = {
+            str(mode): by_language(together[mode])
+            | {
+                "changed_by_neighbours": _different(alone[mode], together[mode]),
+                "other_than_fp32": _different(exact[mode], together[mode]),
+            }
+            for mode in LATENCIES_MS
+        }
+        typer.echo(f"{precision}: {json.dumps(figures[precision])}")
+    return figures
+
+
+def _different(some: Sequence[Heard], others: Sequence[Heard]) -> int:
+    return sum(one.text != other.text for one, other in zip(some, others, strict=True))
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder of training/synthesise.py")] = Path(
+        "build/training"
+    ),
+    speech: Annotated[Path, typer.Option(help="Recorded speech with a manifest")] = Path(
+        "../shared/speech"
+    ),
+    results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(
+        "docs/results/precision.json"
+    ),
+) -> None:
+    """Measure and print the table."""
+    clips = [*synthetic(work, "test_a"), *synthetic(work, "test_b"), *recorded(speech)]
+    figures = {"clips": len(clips), "precisions": compare(clips)}
+    results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    typer.echo(table(figures))
+
+
+def table(figures: dict[str, Any]) -> str:
+    """In Markdown."""
+    exact = figures["precisions"]["fp32"]
+    lines = [
+        "| precision, mode | "
+        + " | ".join(DEMO_LANGUAGES)
+        + " | all | all, against fp32 | other texts than fp32 | changed by neighbours |",
+        "|---|" + "---|" * (len(DEMO_LANGUAGES) + 4),
+    ]
+    for precision, modes in figures["precisions"].items():
+        for mode, row in modes.items():
+            cells = [f"{row[code]:.1f}" for code in DEMO_LANGUAGES]
+            lines.append(
+                f"| {precision}, {mode} ms | "
+                + " | ".join(cells)
+                + f" | {row['all']:.2f} | {row['all'] - exact[mode]['all']:+.2f} "
+                f"| {row['other_than_fp32']} | {row['changed_by_neighbours']} |"
+            )
+    return "\n".join(lines) + f"\n\n{figures['clips']} clips; WER in %, `auto`."
+
+
+if __name__ == "__main__":
+    typer.run(main)
