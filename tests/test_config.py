@@ -82,6 +82,13 @@ def test_devices(device: str) -> None:
     assert EngineOptions(device=device, threads=2).device == device
 
 
+def test_steps_are_larger_on_a_gpu_and_never_larger_than_all_streams() -> None:
+    many = EngineOptions(max_streams=1000)
+    assert (many.batch_on("cpu"), many.batch_on("cuda")) == (32, 256)
+    assert EngineOptions(max_streams=10).batch_on("cuda") == 10
+    assert EngineOptions(max_streams=10, max_batch=512).batch_on("cpu") == 512
+
+
 def test_options_don_t_change() -> None:
     with pytest.raises(FrozenInstanceError):
         StreamOptions().latency_ms = 80  # type: ignore[misc]

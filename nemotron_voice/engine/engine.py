@@ -36,6 +36,7 @@ from nemotron_voice.errors import (
     UnsupportedLatencyError,
 )
 from nemotron_voice.model.checkpoint import load_checkpoint
+from nemotron_voice.model.graphs import capture_for
 from nemotron_voice.model.network import Network
 from nemotron_voice.transcript import Token, Transcript
 
@@ -96,8 +97,14 @@ class Engine:
             )
         ]
         self._slots = Slots(self.options.max_streams)
-        self._scheduler = Scheduler(self.options.max_batch)
-        self._runner = Runner(network, self.options.max_streams, self.options.max_batch)
+        max_batch = self.options.batch_on(network.device.type)
+        self._scheduler = Scheduler(max_batch)
+        self._runner = Runner(
+            network,
+            self.options.max_streams,
+            max_batch,
+            capture_for(network.device, graphs=self.options.cuda_graphs),
+        )
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
         self._closed = False

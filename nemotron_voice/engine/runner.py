@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from nemotron_voice.errors import StepFailedError
 from nemotron_voice.model.features import window_samples
+from nemotron_voice.model.fixed_steps import FixedSteps
 
 if TYPE_CHECKING:
+    from nemotron_voice.model.graphs import Capture
     from nemotron_voice.model.network import Emission, Network
     from nemotron_voice.model.state import StreamState
 
@@ -52,19 +54,27 @@ class Outcome:
 class Runner:
     """The network and the slab of all streams' states."""
 
-    def __init__(self, network: Network, rows: int, max_batch: int) -> None:
+    def __init__(
+        self, network: Network, rows: int, max_batch: int, capture: Capture | None = None
+    ) -> None:
         """Allocate the slab.
 
         Args:
             network: on its device.
             rows: streams.
             max_batch: works in one step at most; as many rows of the slab are the forks' own.
+            capture: how steps of fixed shapes are launched; None: steps have the works' shapes, and
+                the host leads the decoder, which is faster where the network runs on the host.
         """
         self._network = network
         self._rows = rows
-        self._slab = network.initial_state(rows + max_batch)
-        self._scratch = range(rows, rows + max_batch)
+        idle = rows + max_batch  # a row for padding, where there is any
+        self._slab = network.initial_state(idle if capture is None else idle + 1)
+        self._scratch = range(rows, idle)
         self._zero = torch.zeros(1, dtype=torch.int64, device=network.device)
+        self._fixed = (
+            None if capture is None else FixedSteps(network, self._slab, idle, max_batch, capture)
+        )
 
     @property
     def state_bytes(self) -> int:
@@ -75,8 +85,11 @@ class Runner:
         """Run a step of each latency mode, so that no caller's first one is slower.
 
         Kernels are made for a shape when it is first met, and weights read from disk when they are
-        first used: on two cores the first step of the real size takes seconds.
+        first used: on two cores the first step of the real size takes seconds. Graphs are captured
+        here, and never again.
         """
+        if self._fixed is not None:
+            self._fixed.build()
         for lookahead in self._network.config.lookaheads:
             silence = np.zeros(window_samples(lookahead), np.float32)
             self._step([Work(silence, 0, 0, lookahead, fresh=True, fork=True)])
@@ -101,13 +114,11 @@ class Runner:
             return [Outcome([], error=failure)]
 
     def _step(self, works: Sequence[Work]) -> list[Outcome]:
-        samples = torch.from_numpy(np.stack([work.samples for work in works]))
         places = self._prepare(works)
-        emissions = self._network.step(
-            samples.to(self._network.device),
-            self._slab,
-            self._index(places),
-            self._index([work.prompt for work in works]),
+        emissions = self._advance(
+            [work.samples for work in works],
+            places,
+            [work.prompt for work in works],
             works[0].lookahead,
         )
         return [
@@ -117,6 +128,23 @@ class Runner:
             )
             for work, place, emitted in zip(works, places, emissions, strict=True)
         ]
+
+    def _advance(
+        self,
+        samples: list[NDArray[np.float32]],
+        rows: list[int],
+        prompts: list[int],
+        lookahead: int,
+    ) -> list[list[Emission]]:
+        if self._fixed is not None:
+            return self._fixed(samples, rows, prompts, lookahead)
+        return self._network.step(
+            torch.from_numpy(np.stack(samples)).to(self._network.device),
+            self._slab,
+            self._index(rows),
+            self._index(prompts),
+            lookahead,
+        )
 
     def _prepare(self, works: Sequence[Work]) -> list[int]:
         """Put every work's state into a row of the slab that may change, and say which."""
@@ -139,4 +167,6 @@ class Runner:
         return places
 
     def _index(self, numbers: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(numbers, device=self._network.device)
+        device = self._network.device
+        pinned = device.type == "cuda"  # or the copy would wait for the device
+        return torch.tensor(numbers, pin_memory=pinned).to(device, non_blocking=True)

@@ -62,32 +62,25 @@ class Decoding:
         return self.hidden, self.cell, self.prediction
 
 
-def emissions_of(record: Tensor, chunk: int) -> list[list[Emission]] | None:
-    """Read a record.
+def emissions_of(record: Tensor) -> list[list[Emission]]:
+    """Each row's emissions.
 
     Args:
-        record: [n, 1 + c * max_symbols + 1, 3] int32, on the host.
-        chunk: c.
-
-    Returns:
-        Each row's emissions, or None if a row isn't done.
+        record: [n, 1 + c * max_symbols + 1, 3] int32, on the host; of a chunk that is done.
     """
-    entries = record.numpy()
-    if (entries[:, 0, 1] < chunk).any():
-        return None
-    confidences = entries[..., 2].view(np.float32)
-    emissions: list[list[Emission]] = []
-    for row, (count, _, begun) in enumerate(entries[:, 0].tolist()):
-        places = slice(1, 1 + count)
-        pairs = entries[row, places, :2].tolist()
-        emissions.append(
-            [
-                Emission(token_id, begun + frame, confidence)
-                for (token_id, frame), confidence in zip(
-                    pairs, confidences[row, places].tolist(), strict=True
-                )
-            ]
-        )
+    progress, entries = record[:, 0].numpy(), record[:, 1:].numpy()
+    # All at once, as most of hundreds of rows have said nothing.
+    rows, places = np.nonzero(np.arange(entries.shape[1]) < progress[:, :1])
+    tokens, frames, confidences = entries[rows, places].T
+    emissions: list[list[Emission]] = [[] for _ in progress]
+    for row, token_id, frame, confidence in zip(
+        rows.tolist(),
+        tokens.tolist(),
+        (frames + progress[rows, 2]).tolist(),
+        confidences.copy().view(np.float32).tolist(),
+        strict=True,
+    ):
+        emissions[row].append(Emission(token_id, frame, confidence))
     return emissions
 
 
@@ -201,7 +194,13 @@ class Transducer:
                 emissions[row].append(Emission(token_id, starts[row] + frame, confidence))
         return emissions, (hidden, cell, prediction)
 
-    def begin(self, frames: Tensor, state: StreamState, rows: Tensor, idle: Tensor) -> Decoding:
+    def record_shape(self, rows: int, chunk: int) -> tuple[int, int, int]:
+        """Shape of a `Decoding`'s record."""
+        return rows, 1 + chunk * self._max_symbols + 1, 3
+
+    def begin(
+        self, frames: Tensor, state: StreamState, rows: Tensor, idle: Tensor, record: Tensor
+    ) -> Decoding:
         """Prepare to decode a chunk without the host; the state is left as it is.
 
         Args:
@@ -209,21 +208,19 @@ class Transducer:
             state: the slab, before the chunk.
             rows: [n] int64, which rows of it.
             idle: [n] bool, rows with nothing to decode.
+            record: of `record_shape`, int32; whatever it holds.
         """
-        count, chunk, _ = frames.shape
         zeros = torch.zeros_like(rows)
         return Decoding(
             acoustic=self._project_frames(frames),
             begun=state.frames.index_select(0, rows),
-            time=zeros.masked_fill(idle, chunk),
+            time=zeros.masked_fill(idle, frames.shape[1]),
             symbols=zeros.clone(),
             emitted=zeros,
             hidden=state.hidden.index_select(0, rows),
             cell=state.cell.index_select(0, rows),
             prediction=state.prediction.index_select(0, rows),
-            record=torch.zeros(
-                *(count, chunk * self._max_symbols + 2, 3), device=frames.device, dtype=torch.int32
-            ),
+            record=record,
         )
 
     def advance(self, decoding: Decoding) -> None:
@@ -248,7 +245,7 @@ class Transducer:
         best = logits.argmax(-1)  # [n, span]
         hits = (best != self._blank) & (ahead < chunk)
         emits = hits.any(1)
-        skipped = torch.where(emits, hits.int().argmax(1), span)
+        skipped = hits.int().argmax(1).masked_fill_(~emits, span)
         first = skipped.clamp(max=span - 1)[:, None]  # [n, 1]
         tokens = best.gather(1, first)
         # A softmax writes logits again; the largest minus logsumexp would, too, in more kernels.

@@ -31,6 +31,7 @@ from nemotron_voice.transcript import Token
 
 RATE = 16_000
 Audio = NDArray[np.float32]
+also_as_on_a_gpu = pytest.mark.parametrize("steps", ["any shape", "fixed"], indirect=True)
 
 
 def babble(seconds: float, seed: int) -> Audio:
@@ -78,6 +79,7 @@ async def run(stream: Stream, audio: Audio, packet: int | None = None) -> Transc
     return await stream.finish()
 
 
+@also_as_on_a_gpu
 def test_tokens_of_16_streams_equal_their_solo_runs(
     tiny_engine: Engine, heard: Callable[[Stream], list[Token]]
 ) -> None:
@@ -184,6 +186,7 @@ def test_pcm16_bytes_and_arrays_are_the_same_audio(tiny_engine: Engine) -> None:
     assert asyncio.run(said([pcm.astype(np.float32) / 32768])) == expected
 
 
+@also_as_on_a_gpu
 @pytest.mark.parametrize("latency_ms", LATENCIES_MS)
 def test_a_flush_leaves_the_stream_itself_untouched(
     tiny_engine: Engine, heard: Callable[[Stream], list[Token]], latency_ms: int
@@ -380,6 +383,7 @@ def test_closing_during_a_flush_answers_it_with_an_error_and_frees_the_slot(
     assert all_slots_are_free(tiny_engine)
 
 
+@also_as_on_a_gpu
 def test_a_reused_slot_does_not_hear_the_caller_before(
     tiny_engine: Engine, heard: Callable[[Stream], list[Token]]
 ) -> None:
@@ -424,6 +428,7 @@ def test_streams_on_different_event_loops_share_the_engine(tiny_engine: Engine) 
     assert texts == [expected] * 4
 
 
+@also_as_on_a_gpu
 def test_latency_changes_in_band_without_a_gap(
     tiny_engine: Engine, heard: Callable[[Stream], list[Token]]
 ) -> None:
