@@ -90,7 +90,8 @@ class EngineOptions:
     """
 
     device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N"
-    precision: Precision = "auto"  # "auto": bf16 on a GPU, fp32 on a CPU; "int8": CPUs only
+    # "auto": bf16 on a GPU; on a CPU int8 for more than 100 M weights, else fp32
+    precision: Precision = "auto"
     max_streams: int = 64  # slots allocated at start; one more stream is refused
     max_batch: int | None = None  # streams in one step at most; None: `batch_on` says
     threads: int | None = None  # CPU threads of the network; None leaves torch's choice

@@ -111,6 +111,13 @@ ModelOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        help="auto (bf16 on a GPU; on a CPU int8 for large models, fp32 for the demo), fp32, bf16 "
+        "or int8."
+    ),
+]
 _LATENCY_HELP = f"Audio per step: {', '.join(map(str, LATENCIES_MS))}. Larger hears better."
 
 
@@ -154,6 +161,7 @@ def transcribe(
         typer.Option(help="Write FILE.txt, .jsonl, .srt or .vtt there instead of to the screen."),
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")
     ] = None,
@@ -216,7 +224,9 @@ def transcribe(
             "add --output-dir DIR"
         )
     job = Job(files, options, output_format.value, realtime=realtime, output_dir=output_dir)
-    with load(model, device=device, revision=revision, offline=offline) as engine:
+    with load(
+        model, device=device, revision=revision, offline=offline, precision=precision
+    ) as engine:
         failures = asyncio.run(run(engine, job))
     if failures:
         raise typer.Exit(FAILURE)
@@ -236,6 +246,7 @@ def demo(
         bool, typer.Option("--fast", help="As fast as the machine can, not paced.")
     ] = False,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Play bundled phone calls in which the caller changes language, and show what is heard.
 
@@ -246,7 +257,7 @@ def demo(
 
     calls = bundled_calls()
     options = StreamOptions(latency_ms=latency_ms)
-    with load(model, device=device) as engine:
+    with load(model, device=device, precision=precision) as engine:
         asyncio.run(play(engine, calls, options, fast=fast))
 
 
@@ -299,6 +310,7 @@ def serve(
         float, typer.Option(help="Seconds for finals to be delivered after SIGTERM.")
     ] = 10.0,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     threads: Annotated[
         int | None,
         typer.Option(help="CPU threads of the network; default: all cores but one.", min=1),
@@ -348,7 +360,12 @@ def serve(
             model=model,
             revision=revision,
             offline=offline,
-            engine=EngineOptions(device=device, max_streams=max_streams, threads=threads),
+            engine=EngineOptions(
+                device=device,
+                precision=precision,  # type: ignore[arg-type]  # checked there
+                max_streams=max_streams,
+                threads=threads,
+            ),
             server=replace(options, api_keys=()),  # each replica reads the file
             api_key_file=str(api_key_file.absolute()) if api_key_file else None,
             min_replicas=min_replicas,
@@ -361,6 +378,7 @@ def serve(
         device=device,
         revision=revision,
         offline=offline,
+        precision=precision,
         max_streams=max_streams,
         threads=threads,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Emission", "Network", "chunk_samples", "window_samples"]
 
 _AUTO: Final = "auto"
+_LARGE: Final = 100_000_000  # weights; below, fp32 is as fast
 
 
 class Network:
@@ -67,14 +68,16 @@ class Network:
         Args:
             checkpoint: loaded.
             device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-            precision: "fp32", "bf16", "int8", or "auto": bf16 on a GPU, fp32 on a CPU.
+            precision: "fp32", "bf16", "int8", or "auto": bf16 on a GPU; on a CPU int8 for a model
+                of more than 100 M weights, else fp32.
 
         Raises:
             ConfigurationError: there is no such device or precision here.
         """
         target = _device(device)
         if precision == _AUTO:
-            precision = "bf16" if target.type == "cuda" else "fp32"
+            large = sum(weight.numel() for weight in checkpoint.weights.values()) > _LARGE
+            precision = "bf16" if target.type == "cuda" else "int8" if large else "fp32"
         for arithmetic in get_args(Arithmetic):
             if precision == arithmetic:
                 return cls(
