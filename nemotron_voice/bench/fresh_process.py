@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import ParamSpec, TypeVar
 
 from nemotron_voice.errors import NemotronVoiceError
@@ -28,7 +29,9 @@ def in_fresh_process(function: Callable[_P, _R], *arguments: _P.args, **options:
     Raises:
         MeasurementError: the process died.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
         try:
             return pool.submit(function, *arguments, **options).result()
         except BrokenProcessPool as error:
@@ -36,6 +39,18 @@ def in_fresh_process(function: Callable[_P, _R], *arguments: _P.args, **options:
                 "the measured process died, most likely for want of memory; take fewer streams or "
                 "precision int8"
             ) from error
+
+
+def _end_with_parent() -> None:
+    """Don't outlive a benchmark that was killed: it would slow the next one."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=watch, daemon=True, name="watch-parent").start()
 
 
 def resident_bytes() -> int:

@@ -293,6 +293,8 @@ class _Block:
         BLAS sums a product of another number of rows in another order, and rounding to int8 makes
         words of differences in the last bit: so in int8 each row has a product of its own.
         """
+        if len(query) == 1:
+            return torch.bmm(query[0], relative)[None]
         if self._rows_apart:
             return torch.stack([torch.bmm(one, relative) for one in query.unbind(0)])
         # One product a head for all rows: broadcast over rows, the table would be copied for each.
@@ -306,9 +308,12 @@ class _Block:
         # Measured on one row of 256 channels: a quarter of conv1d's time, which is all set-up; and
         # a sum of products tap by tap needs no copy of the input for each tap.
         heard = gated.float()
-        mixed = heard[:, :chunk] * self._depthwise[0]
-        for tap in range(1, len(self._depthwise)):
-            mixed.addcmul_(heard[:, tap : tap + chunk], self._depthwise[tap])
+        if chunk == 1:
+            mixed = (heard * self._depthwise).sum(1, keepdim=True)
+        else:
+            mixed = heard[:, :chunk] * self._depthwise[0]
+            for tap in range(1, len(self._depthwise)):
+                mixed.addcmul_(heard[:, tap : tap + chunk], self._depthwise[tap])
         if self._depthwise_bias is not None:
             mixed += self._depthwise_bias
         mixed = F.silu(self._norm(mixed, self._norm_depthwise), inplace=True)

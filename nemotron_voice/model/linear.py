@@ -24,6 +24,7 @@ _PACKED_FOR_ROWS: Final = 16
 _INT8_MAX: Final = 127
 _INT7_MAX: Final = 63
 _SMALLEST: Final = 1e-12  # scale of a row of zeros
+_ZERO_POINT: Final = 128  # what 0 is in activations from 1 to 255
 
 
 def dense(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Linear:
@@ -54,6 +55,16 @@ class _PackedLinear:
             x, self._weight, self._bias, "none", [], ""
         )
         return product
+
+
+@cache
+def takes_signed() -> bool:
+    """Whether the kernel is made for activations from -127 to 127 rather than from 1 to 255.
+
+    Sums are the same. AMX takes both, signed ones 15 % faster at one row; without it, signed ones
+    run in a loop that is there for completeness: 60 ms instead of 0.1 for 1024 x 4096.
+    """
+    return bool(torch.cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
 @cache
@@ -115,18 +126,27 @@ class Int8Linear:
             ) from error
         self._scale = scale / _INT8_MAX  # of the weight and of the row's loudest
         self._zero = torch.zeros(scale.shape, dtype=torch.int64)
+        self._largest = torch.tensor(float(_INT8_MAX))
+        self._signed = takes_signed()
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply: [..., inputs] fp32 -> [..., outputs] fp32."""
         # Few operations and in place: at one row they cost a third of what the product does.
         loudest = x.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
-        # Rounded half to even, as the weights are; never beyond 127, as the scale is the row's own.
-        rounded = (x * (_INT8_MAX / loudest)).round_().to(torch.int8)
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded, 1.0, 0, self._weight, self._scale, self._zero,
-            None, 1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+        # Half to even; never beyond 127, as the scale is the row's own.
+        rounded = (x * torch.div(self._largest, loudest)).round_()
+        if self._signed:
+            product = self._multiply(rounded.to(torch.int8), 0)
+        else:
+            product = self._multiply(rounded.add_(_ZERO_POINT).to(torch.uint8), _ZERO_POINT)
         if self._bias is None:
             return product.mul_(loudest)
         return torch.addcmul(self._bias, product, loudest)
+
+    def _multiply(self, rounded: Tensor, zero_point: int) -> Tensor:
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1.0, zero_point, self._weight, self._scale, self._zero,
+            None, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return product
