@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import (
     accuracy,
     flush,
+    kernels,
     livekit_jobs,
     livekit_room,
     livekit_turns,
@@ -21,14 +22,18 @@ from benchmarks import (
     pipecat_long_call,
     pipecat_noise,
     pipecat_turns,
+    precision,
     protocol_fuzz,
     ray_calls,
     remote_faults,
     server_clients,
     soak,
 )
+from benchmarks.peers.table import table as peers_table
+from nemotron_voice.bench.report import table as bench_table
 
 RESULTS = Path("docs/results")
+BENCHES = ("steps", "capacity", "startup", "call_length", "roofline", "packets")
 
 
 def main() -> None:
@@ -50,6 +55,10 @@ def main() -> None:
             ("server_clients", server_clients.table),
             ("protocol_fuzz", protocol_fuzz.summary),
             ("ray_calls", ray_calls.summary),
+            ("precision", precision.table),
+            ("kernels", kernels.table),
+            ("bench_peers", peers_table),
+            *((f"bench_{name}", bench_table) for name in BENCHES),
         ):
             source = RESULTS / f"{name}.json"
             if source.exists():

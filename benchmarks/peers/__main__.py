@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 from queue import Empty
 from typing import Annotated
@@ -28,6 +29,7 @@ def main(
     figures = json.loads(results.read_text()) if results.exists() else {"rows": []}
     figures["machine"] = describe()
     cells = [(int(ms), int(n)) for ms in latencies.split(",") for n in streams.split(",")]
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as our own commands have it
     spawn = multiprocessing.get_context("spawn")
     for name in peer or list(PEERS):
         out = spawn.Queue()
