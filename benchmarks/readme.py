@@ -29,10 +29,12 @@ from benchmarks import (
     server_clients,
     soak,
 )
+from benchmarks.peers.table import summary as peers_summary
 from benchmarks.peers.table import table as peers_table
 from nemotron_voice.bench.report import table as bench_table
 
 RESULTS = Path("docs/results")
+SOURCES = {"cpu_summary": "bench_peers"}  # where a table has its figures from another's file
 BENCHES = ("steps", "capacity", "startup", "call_length", "roofline", "packets")
 
 
@@ -58,9 +60,10 @@ def main() -> None:
             ("precision", precision.table),
             ("kernels", kernels.table),
             ("bench_peers", peers_table),
+            ("cpu_summary", peers_summary),
             *((f"bench_{name}", bench_table) for name in BENCHES),
         ):
-            source = RESULTS / f"{name}.json"
+            source = RESULTS / f"{SOURCES.get(name, name)}.json"
             if source.exists():
                 table = render(json.loads(source.read_text(encoding="utf-8")))
                 block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"

@@ -9,14 +9,56 @@ from typing import Any
 LATENCIES = (80, 160, 320, 560, 1120)
 
 
-def table(peers: dict[str, Any]) -> str:
-    """Real-time factors of a step by mode and streams, and the streams that each holds.
+def summary(peers: dict[str, Any]) -> str:
+    """Ours in int8 and the best peer by mode: factor of one stream, streams that hold."""
+    ours, theirs = _ours("int8"), peers["rows"]
+    lines = [
+        "| mode | ours: 1 stream | best peer: 1 stream | ours holds | best peer holds |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for latency in LATENCIES:
+        mine = [row for row in ours if row["latency_ms"] == latency]
+        others = [row for row in theirs if row["latency_ms"] == latency]
+        fastest = min(
+            (row for row in others if row["streams"] == 1), key=lambda row: row["real_time_factor"]
+        )
+        roomiest = max({row["peer"] for row in others}, key=lambda peer: _held(others, peer))
+        single = next(row for row in mine if row["streams"] == 1)
+        lines.append(
+            f"| {latency} ms | {_factor(single)} | {_factor(fastest)}, {fastest['peer']} | "
+            f"{_shown(mine, 'ours')} | {_shown(others, roomiest)}, {roomiest} |"
+        )
+    return "\n".join(lines) + "\n\nReal-time factors: a step's time over the chunk's."
 
-    Ours is read from bench_steps.json, of the same machine on the same day.
-    """
-    ours = json.loads(Path("docs/results/bench_steps.json").read_text(encoding="utf-8"))
-    rows = [{**row, "peer": f"**ours, {row['precision']}**"} for row in ours["results"]]
-    rows += peers["rows"]
+
+def _factor(row: dict[str, Any]) -> str:
+    return f"{row['real_time_factor']:.2f}"
+
+
+def _held(rows: list[dict[str, Any]], peer: str) -> int:
+    held = [row["streams"] for row in rows if row["peer"] == peer and row["real_time_factor"] <= 1]
+    return max(held, default=0)
+
+
+def _shown(rows: list[dict[str, Any]], peer: str) -> str:
+    most = max(row["streams"] for row in rows if row["peer"] == peer)
+    held = _held(rows, peer)
+    return f"{held} or more" if held == most else str(held)
+
+
+def _ours(precision: str | None = None) -> list[dict[str, Any]]:
+    """Our own rows, of the same machine on the same day."""
+    found = json.loads(Path("docs/results/bench_steps.json").read_text(encoding="utf-8"))
+    return [
+        {**row, "peer": "ours" if precision else f"**ours, {row['precision']}**"}
+        for row in found["results"]
+        if precision in {None, row["precision"]}
+    ]
+
+
+def table(peers: dict[str, Any]) -> str:
+    """Real-time factors of a step by mode and streams, and the streams that each holds."""
+    rows = [*_ours(), *peers["rows"]]
     names = list(dict.fromkeys(row["peer"] for row in rows))
     counts = sorted({row["streams"] for row in rows})
     cells = {(row["peer"], row["latency_ms"], row["streams"]): row for row in rows}
