@@ -153,10 +153,16 @@ def test_text_is_a_sentence_a_line(engine: FakeEngine, call: Path) -> None:
 
 
 def test_options_reach_the_engine(engine: FakeEngine, call: Path) -> None:
-    model = ["--model", "demo", "--device", "cpu", "--offline"]
+    model = ["--model", "demo", "--device", "cpu", "--offline", "--precision", "int8"]
     stream = ["--language", "Spanish", "--latency-ms", "80"]
     assert runner.invoke(app, ["transcribe", str(call), *model, *stream]).exit_code == 0
-    assert engine.loaded == {"model": "demo", "device": "cpu", "revision": None, "offline": True}
+    assert engine.loaded == {
+        "model": "demo",
+        "device": "cpu",
+        "precision": "int8",
+        "revision": None,
+        "offline": True,
+    }
     assert engine.streams[0].options.latency_ms == 80
     assert engine.streams[0].options.language == "Spanish"
 

@@ -1,10 +1,9 @@
-"""The command line: transcribe, demo, languages."""
+"""The command line: transcribe, demo, serve, bench, languages."""
 
-import os
+from nemotron_voice.cli.memory import keep_memory
 
-# Huge pages for the weights: a step of the real size is 4 to 8 % faster. PyTorch reads it once.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+keep_memory()
 
-from nemotron_voice.cli.app import app
+from nemotron_voice.cli.app import app  # noqa: E402 - torch reads some of it when it is imported
 
 __all__ = ["app"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.model import network as network_module
 from nemotron_voice.model.checkpoint import load_checkpoint
 from nemotron_voice.model.config import LOOKAHEADS, ModelConfig
 from nemotron_voice.model.network import Network, chunk_samples, window_samples
@@ -223,6 +225,18 @@ def test_a_window_of_the_wrong_length_is_refused(network):
 def test_the_seed_of_the_tiny_network_is_a_useful_one(network):
     emissions = stream(network, AUDIO, 3, 101)[1]
     assert len({e.token_id for e in emissions}) > 10, f"seed {SEED} says too little"
+
+
+@pytest.mark.parametrize(("large", "dtype"), [(0, torch.int8), (10**9, torch.float32)])
+def test_auto_is_int8_for_large_models_on_a_cpu(large, dtype, monkeypatch):
+    made = []
+    monkeypatch.setattr(network_module, "_LARGE", large)
+    monkeypatch.setattr(
+        "nemotron_voice.model.precision.Int8Linear", lambda *_: made.append(1) or (lambda x: x)
+    )
+    with contextlib.suppress(RuntimeError):  # the stand-in's shapes
+        Network.from_checkpoint(load_checkpoint("demo"), device="cpu")
+    assert bool(made) == (dtype == torch.int8)
 
 
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
