@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.accuracy import Heard, by_language, hear
+from benchmarks.accuracy import SETS, Heard, by_language, hear
 from benchmarks.clips import DEMO_LANGUAGES, Clip, recorded, synthetic
 from nemotron_voice import Engine
 from nemotron_voice.config import LATENCIES_MS
@@ -65,13 +65,18 @@ def main(
     speech: Annotated[Path, typer.Option(help="Recorded speech with a manifest")] = Path(
         "../shared/speech"
     ),
+    sets: Annotated[
+        str, typer.Option(help="a: held-out voices; b: another synthesis; c: human digits")
+    ] = "a,b,c",
     results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(
         "docs/results/precision.json"
     ),
 ) -> None:
     """Measure and print the table."""
-    clips = [*synthetic(work, "test_a"), *synthetic(work, "test_b"), *recorded(speech)]
-    figures = {"clips": len(clips), "precisions": compare(clips)}
+    chosen = sets.split(",")
+    clips = [clip for name in "ab" if name in chosen for clip in synthetic(work, f"test_{name}")]
+    clips += recorded(speech) if "c" in chosen else []
+    figures = {"clips": len(clips), "sets": chosen, "precisions": compare(clips)}
     results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     typer.echo(table(figures))
 
@@ -94,7 +99,8 @@ def table(figures: dict[str, Any]) -> str:
                 + f" | {row['all']:.2f} | {row['all'] - exact[mode]['all']:+.2f} "
                 f"| {row['other_than_fp32']} | {row['changed_by_neighbours']} |"
             )
-    return "\n".join(lines) + f"\n\n{figures['clips']} clips; WER in %, `auto`."
+    sets = ", ".join(SETS[name] for name in figures["sets"])
+    return "\n".join(lines) + f"\n\n{figures['clips']} clips ({sets}); WER in %, `auto`."
 
 
 if __name__ == "__main__":
