@@ -22,7 +22,9 @@ def summary(peers: dict[str, Any]) -> str:
         fastest = min(
             (row for row in others if row["streams"] == 1), key=lambda row: row["real_time_factor"]
         )
-        roomiest = max({row["peer"] for row in others}, key=lambda peer: _held(others, peer))
+        roomiest = max(
+            sorted({row["peer"] for row in others}), key=lambda peer: _held(others, peer)
+        )
         single = next(row for row in mine if row["streams"] == 1)
         lines.append(
             f"| {latency} ms | {_factor(single)} | {_factor(fastest)}, {fastest['peer']} | "
