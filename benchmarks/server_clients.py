@@ -32,7 +32,7 @@ from benchmarks.remote_faults import PACKET, RATE, pcm16, serving
 from nemotron_voice import Engine, RemoteEngine
 from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
-from nemotron_voice.cli.serve import all_but_one
+from nemotron_voice.config import all_but_one
 from nemotron_voice.recognizer import Recognizer
 
 BAR_MS = 100.0

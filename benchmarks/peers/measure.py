@@ -12,8 +12,9 @@ import numpy as np
 
 from benchmarks.peers.nemo_peer import NemoPeer
 from benchmarks.peers.onnx_peer import OnnxPeer
-from benchmarks.peers.peer import LEFT_CONTEXT, LOOKAHEADS, Peer
+from benchmarks.peers.peer import LEFT_CONTEXT, Peer
 from benchmarks.peers.transformers_peer import TransformersPeer
+from nemotron_voice.config import lookahead_of
 
 PEERS: dict[str, tuple[Callable[[Path, str], Peer], str]] = {
     "ONNX Runtime int8": (OnnxPeer, "int8"),
@@ -28,7 +29,7 @@ TOO_SLOW = 4.0  # times slower than real time: no more streams are tried
 
 def measure(peer: Peer, latency_ms: int, streams: int, budget_s: float) -> dict[str, Any]:
     """Time the steps of one mode and number of streams."""
-    lookahead = LOOKAHEADS[latency_ms]
+    lookahead = lookahead_of(latency_ms)
     step = peer.stream(lookahead, streams)
     began = time.perf_counter()
     # The cost hardly depends on how full the caches are, but they are: within reason.

@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-LOOKAHEADS = {80: 0, 160: 1, 320: 3, 560: 6, 1120: 13}
 LEFT_CONTEXT = 56
 
 Step = Callable[[], object]  # runs one step of all streams

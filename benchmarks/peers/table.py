@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-LATENCIES = (80, 160, 320, 560, 1120)
+from nemotron_voice.config import LATENCIES_MS
 
 
 def summary(peers: dict[str, Any]) -> str:
@@ -16,7 +16,7 @@ def summary(peers: dict[str, Any]) -> str:
         "| mode | ours: 1 stream | best peer: 1 stream | ours holds | best peer holds |",
         "|---|---:|---:|---:|---:|",
     ]
-    for latency in LATENCIES:
+    for latency in LATENCIES_MS:
         mine = [row for row in ours if row["latency_ms"] == latency]
         others = [row for row in theirs if row["latency_ms"] == latency]
         fastest = min(
@@ -68,7 +68,7 @@ def table(peers: dict[str, Any]) -> str:
         "| mode | engine | " + " | ".join(map(str, counts)) + " | holds |",
         "|---|---|" + "---:|" * (len(counts) + 1),
     ]
-    for latency in LATENCIES:
+    for latency in LATENCIES_MS:
         for name in names:
             factors = [
                 cells[name, latency, count]["real_time_factor"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from nemotron_voice.languages import LOCALES
 from nemotron_voice.model.checkpoint import Checkpoint
 from nemotron_voice.model.config import ModelConfig
-from nemotron_voice.model.int8_store import CACHE_VARIABLE
+from nemotron_voice.model.int8_store import cache_folder
 from nemotron_voice.model.tokenizer import WORD_START
 
 NAME: Final = "random"
@@ -97,11 +96,8 @@ def write_folder(checkpoint: Checkpoint, folder: Path) -> Path:
 
 def cached_folder() -> Path:
     """Where random weights of the real size are kept: 2.55 GB in the user's cache."""
-    folder = os.environ.get(CACHE_VARIABLE, "")
-    if folder in {"", "off"}:  # off: no copies of real models; these are the only weights there are
-        folder = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        folder = str(Path(folder) / "nemotron-voice")
-    return Path(folder) / f"random-{_VERSION}"
+    folder, _ = cache_folder()  # no copies of models may be kept; these are no copies
+    return folder / f"random-{_VERSION}"
 
 
 def is_written() -> bool:

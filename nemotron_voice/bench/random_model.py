@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.bench.random_folder import NAME, tokenizer_json, write_folder
@@ -28,7 +27,10 @@ from nemotron_voice.model.config import ModelConfig
 from nemotron_voice.model.encoder import advance
 from nemotron_voice.model.features import chunk_samples, window_samples
 from nemotron_voice.model.network import Network
+from nemotron_voice.model.precision import Precision
+from nemotron_voice.model.state import StreamState
 from nemotron_voice.model.tokenizer import Tokenizer
+from nemotron_voice.model.transducer import Transducer
 from nemotron_voice.model.weights import expected_shapes
 
 _log = logging.getLogger(__name__)
@@ -142,14 +144,11 @@ def calibrate(weights: dict[str, Tensor], config: ModelConfig) -> float:
     for part in ("weight", "bias"):  # the two units of _take_turns hear the same, opposite
         tensor = weights[f"encoder_projector.{part}"]
         tensor[1] = -tensor[0]
-    acoustic = F.linear(
-        frames, weights["encoder_projector.weight"], weights["encoder_projector.bias"]
-    )
     bias = weights["joint.head.bias"]
     low, high, rate = -10.0, 30.0, 0.0
     for _ in range(9):
         bias[config.blank] = (low + high) / 2
-        rate = _token_rate(weights, config, acoustic)
+        rate = _token_rate(weights, config, frames)
         if abs(rate - TOKENS_PER_S) < _CLOSE * TOKENS_PER_S:
             break
         low, high = (low, (low + high) / 2) if rate < TOKENS_PER_S else ((low + high) / 2, high)
@@ -226,63 +225,14 @@ def _encode(weights: dict[str, Tensor], config: ModelConfig) -> Tensor:
 
 
 @torch.inference_mode()
-def _token_rate(weights: dict[str, Tensor], config: ModelConfig, acoustic: Tensor) -> float:
-    """Tokens a second of a plain greedy decoder.
-
-    Args:
-        weights: of the decoder.
-        config: sizes.
-        acoustic: [voices, frames, joint_size], projected.
-    """
-    voices, count, _ = acoustic.shape
-    size, layers = config.prediction_size, config.prediction_layers
-    hidden = torch.zeros(layers, voices, size)
-    cell = torch.zeros(layers, voices, size)
-    head = weights["joint.head.weight"], weights["joint.head.bias"]
-    tokens = torch.full((voices,), config.blank)
-    emitting = torch.ones(voices, dtype=torch.bool)
-    prediction = torch.zeros(voices, config.joint_size)
-    emitted = 0
-    for frame in range(count):
-        for _ in range(config.max_symbols):
-            if emitting.any():
-                said, hidden, cell = _predict(weights, layers, tokens, hidden, cell, emitting)
-                prediction = torch.where(emitting[:, None], said, prediction)
-            logits = F.linear(torch.relu(acoustic[:, frame] + prediction), *head)
-            best = logits.argmax(-1)
-            # A voice that has fallen silent in this frame stays so: its logits don't change.
-            emitting = best != config.blank
-            tokens = best
-            emitted += int(emitting.sum())
-            if not emitting.any():
-                break
-    return emitted / (voices * count * 0.08)
-
-
-def _predict(
-    weights: dict[str, Tensor],
-    layers: int,
-    tokens: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    emitting: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the prediction network where `emitting`: what it says to the joint, and its state."""
-    x = weights["decoder.embedding.weight"][tokens]
-    new_hidden, new_cell = [], []
-    for layer in range(layers):
-        parameters = [
-            weights[f"decoder.lstm.{kind}_{part}_l{layer}"]
-            for kind in ("weight", "bias")
-            for part in ("ih", "hh")
-        ]
-        x, kept = torch.lstm_cell(x, (hidden[layer], cell[layer]), *parameters)
-        new_hidden.append(torch.where(emitting[:, None], x, hidden[layer]))
-        new_cell.append(torch.where(emitting[:, None], kept, cell[layer]))
-    said = F.linear(
-        x, weights["decoder.decoder_projector.weight"], weights["decoder.decoder_projector.bias"]
-    )
-    return said, torch.stack(new_hidden), torch.stack(new_cell)
+def _token_rate(weights: dict[str, Tensor], config: ModelConfig, frames: Tensor) -> float:
+    """Tokens a second that the decoder emits on [voices, frames, d_model]."""
+    decoder = Transducer(weights, config, Precision("fp32"))
+    voices, count, _ = frames.shape
+    state = StreamState.allocate(config, voices, frames.device, frames.dtype)
+    decoder.start(state)
+    emissions, _ = decoder(frames, state, torch.arange(voices))
+    return sum(map(len, emissions)) / (voices * count * 0.08)
 
 
 def main(arguments: list[str]) -> None:

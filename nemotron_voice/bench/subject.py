@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,8 @@ import torch
 from nemotron_voice.bench.random_folder import resolve
 from nemotron_voice.config import EngineOptions, Precision
 from nemotron_voice.engine import Engine
+from nemotron_voice.model.checkpoint import load_checkpoint
+from nemotron_voice.model.precision import arithmetic_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,8 @@ class Subject:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if chosen == "auto":
-            chosen = "fp32" if device == "cpu" else "bf16"
+            weights = load_checkpoint(resolve(model)).weights
+            chosen = arithmetic_of(chosen, device.partition(":")[0], weights)
         return cls(model=model, precision=chosen, device=device, threads=threads)
 
     def load(self, *, max_streams: int, max_batch: int | None = None) -> Engine:
@@ -62,8 +64,3 @@ class Subject:
             max_streams=max_streams,
             **options,
         )
-
-
-def all_but_one() -> int:
-    """Threads that leave a core to whoever pushes audio, as `nemotron-voice serve` does."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)

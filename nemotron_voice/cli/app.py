@@ -21,6 +21,7 @@ from nemotron_voice.config import (
     LATENCIES_MS,
     EngineOptions,
     StreamOptions,
+    all_but_one,
 )
 from nemotron_voice.errors import (
     ConfigurationError,
@@ -339,7 +340,7 @@ def serve(
     our own adapters, reconnect and replay besides.
     """
     with needs("server"):
-        from nemotron_voice.cli.serve import all_but_one, check_exposure, serve  # noqa: PLC0415
+        from nemotron_voice.cli.serve import check_exposure, serve  # noqa: PLC0415
         from nemotron_voice.server import ServerOptions  # noqa: PLC0415
         from nemotron_voice.server.run import read_keys  # noqa: PLC0415
     options = ServerOptions(

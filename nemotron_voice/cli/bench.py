@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from nemotron_voice.cli import screen
-from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.config import LATENCIES_MS, all_but_one
 from nemotron_voice.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -164,7 +164,6 @@ def capacity(
     then halving. A trial in which the load itself was late proves nothing and is refused.
     """
     from nemotron_voice.bench.capacity import SearchOptions, measure  # noqa: PLC0415
-    from nemotron_voice.bench.subject import all_but_one  # noqa: PLC0415
     from nemotron_voice.bench.trial import TrialOptions  # noqa: PLC0415
 
     (subject,) = _subjects(model, precision, device, threads or all_but_one())
@@ -284,13 +283,13 @@ def _subjects(model: str, precisions: str, device: str, threads: int | None) -> 
     from nemotron_voice.bench import random_folder  # noqa: PLC0415
     from nemotron_voice.bench.subject import Subject  # noqa: PLC0415
 
+    if model == random_folder.NAME and not random_folder.is_written():
+        say(f"writing random weights of the real size to {random_folder.cached_folder()}, once")
     subjects = [
         Subject.of(model=model, precision=name.strip(), device=device, threads=threads)
         for name in precisions.split(",")
     ]
-    if model == random_folder.NAME and not random_folder.is_written():
-        say(f"writing random weights of the real size to {random_folder.cached_folder()}, once")
-        random_folder.resolve(model)
+    random_folder.resolve(model)
     return subjects
 
 

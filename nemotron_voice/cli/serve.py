@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from nemotron_voice.cli import screen
@@ -36,15 +35,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def all_but_one() -> int:
-    """Threads of the network beside a core for the sockets.
-
-    On a core that is shared with the event loop, each of the network's parallel loops waits for the
-    slowest thread: on two cores 20 callers were heard worse with two threads than with one.
-    """
-    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def serve(engine: Engine, options: ServerOptions, *, host: str, port: int) -> None:

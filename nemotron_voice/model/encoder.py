@@ -87,13 +87,13 @@ class Encoder:
         chunk = frames.shape[1]
         places = _Places.of(rows, begun, chunk, self._left, state)
         margin = self._farthest - chunk + 1
-        conv = torch.empty_like(state.conv[:, :1]).expand(-1, rows.shape[0], -1, -1).contiguous()
+        conv = state.conv.index_select(1, rows)
         for layer, block in enumerate(self._blocks):
             frames, conv[layer] = block(
                 frames,
                 state.keys[layer],
                 state.values[layer],
-                state.conv[layer].index_select(0, rows),
+                conv[layer],
                 places,
                 margin,
             )

@@ -111,12 +111,18 @@ class Int8Store:
         self._new = {}
 
 
+def cache_folder() -> tuple[Path, bool]:
+    """The user's cache, and whether copies of models may be kept in it."""
+    chosen = os.environ.get(CACHE_VARIABLE, "")
+    if chosen not in {"", "off"}:
+        return Path(chosen), True
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(home) / "nemotron-voice", chosen != "off"
+
+
 def _path(identity: str | None) -> Path | None:
-    folder = os.environ.get(CACHE_VARIABLE, "")
-    if identity is None or folder == "off":
+    folder, allowed = cache_folder()
+    if identity is None or not allowed:
         return None
-    if not folder:
-        home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-        folder = str(Path(home) / "nemotron-voice")
     # Processors whose kernels take other weights may share a cache over a network.
-    return Path(folder) / f"int8-{identity}-{_FORMAT}-{largest_weight()}.safetensors"
+    return folder / f"int8-{identity}-{_FORMAT}-{largest_weight()}.safetensors"

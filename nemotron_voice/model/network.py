@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, get_args
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model.config import ModelConfig
 from nemotron_voice.model.encoder import Advance, Encoder, advance
 from nemotron_voice.model.features import MelFrontEnd, chunk_samples, window_samples
-from nemotron_voice.model.precision import Arithmetic, Precision
+from nemotron_voice.model.precision import Arithmetic, Precision, arithmetic_of
 from nemotron_voice.model.state import StreamState
 from nemotron_voice.model.transducer import Emission, Transducer
 from nemotron_voice.model.weights import Weights
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from nemotron_voice.model.checkpoint import Checkpoint
 
 __all__ = ["Emission", "Network", "chunk_samples", "window_samples"]
-
-_AUTO: Final = "auto"
-_LARGE: Final = 100_000_000  # weights; below, fp32 is as fast
 
 
 class Network:
@@ -51,7 +49,7 @@ class Network:
         precision = Precision(arithmetic, identity)
         self.dtype = precision.dtype
         # Whatever precision they were stored in, what is prepared from them is computed in fp32.
-        weights = {name: tensor.to(self.device, torch.float32) for name, tensor in weights.items()}
+        weights = _InFp32(weights, self.device)
         self._front_end = MelFrontEnd(config.mel_bins, self.device)
         self._encoder = Encoder(weights, config, precision)
         self._prompt = _Prompt(weights, config, precision) if config.prompts else None
@@ -61,7 +59,7 @@ class Network:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, device: str = "auto", precision: str = _AUTO
+        cls, checkpoint: Checkpoint, device: str = "auto", precision: str = "auto"
     ) -> Network:
         """Put a checkpoint on a device.
 
@@ -75,27 +73,25 @@ class Network:
             ConfigurationError: there is no such device or precision here.
         """
         target = _device(device)
-        if precision == _AUTO:
-            large = sum(weight.numel() for weight in checkpoint.weights.values()) > _LARGE
-            precision = "bf16" if target.type == "cuda" else "int8" if large else "fp32"
-        for arithmetic in get_args(Arithmetic):
-            if precision == arithmetic:
-                return cls(
-                    checkpoint.weights,
-                    checkpoint.config,
-                    device=target,
-                    arithmetic=arithmetic,
-                    identity=checkpoint.identity,
-                )
-        raise ConfigurationError(
-            f"precision={precision!r} is not one of 'auto', 'fp32', 'bf16', 'int8'"
+        return cls(
+            checkpoint.weights,
+            checkpoint.config,
+            device=target,
+            arithmetic=arithmetic_of(precision, target.type, checkpoint.weights),
+            identity=checkpoint.identity,
         )
 
     @torch.inference_mode()
     def initial_state(self, rows: int) -> StreamState:
         """A slab of `rows` streams that have heard nothing yet."""
         state = StreamState.allocate(self.config, rows, self.device, self.dtype)
-        self.restart(state, torch.arange(rows, device=self.device))
+        # All but the decoder begins at zero, as it was allocated: the caches aren't written again.
+        for mine, first in (
+            (state.hidden, self._beginning.hidden),
+            (state.cell, self._beginning.cell),
+            (state.prediction, self._beginning.prediction),
+        ):
+            mine.copy_(first.expand_as(mine))
         return state
 
     @torch.inference_mode()
@@ -154,16 +150,17 @@ class Network:
             frames = self._prompt(frames, prompt)
         return frames, after
 
+    @torch.inference_mode()
+    def _first_state(self) -> StreamState:
+        """One row, so that all streams begin with the same bits."""
+        state = StreamState.allocate(self.config, 1, self.device, self.dtype)
+        self._transducer.start(state)
+        return state
+
     @property
     def transducer(self) -> Transducer:
         """The second half of `step`."""
         return self._transducer
-
-    @torch.inference_mode()
-    def _first_state(self) -> StreamState:
-        state = StreamState.allocate(self.config, 1, self.device, self.dtype)
-        self._transducer.start(state)
-        return state
 
 
 def commit(
@@ -180,6 +177,23 @@ def commit(
     advance(state, rows, after)
     for mine, its in zip((state.hidden, state.cell, state.prediction), decoder, strict=True):
         mine.index_copy_(0, rows, its)
+
+
+class _InFp32(Mapping[str, Tensor]):
+    """Weights on a device in fp32, each made when it is asked for: an int8 copy spares most."""
+
+    def __init__(self, weights: Weights, device: torch.device) -> None:
+        self._weights = weights
+        self._device = device
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[name].to(self._device, torch.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
 class _Prompt:

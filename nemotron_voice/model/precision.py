@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model.int8_store import Int8Store
 from nemotron_voice.model.linear import Int8Linear, Linear, dense
+from nemotron_voice.model.weights import Weights
 
 Arithmetic = Literal["fp32", "bf16", "int8"]
 Matrix = Tensor | Callable[[], Tensor]
+
+
+_LARGE: Final = 100_000_000  # weights; below, fp32 is as fast
+
+
+def arithmetic_of(precision: str, device: str, weights: Weights) -> Arithmetic:
+    """What a precision stands for.
+
+    Args:
+        precision: "fp32", "bf16", "int8", or "auto": bf16 on a GPU; on a CPU int8 for a model of
+            more than 100 M weights, else fp32.
+        device: its type, "cpu" or "cuda".
+        weights: of the model.
+
+    Raises:
+        ConfigurationError: it is none of them.
+    """
+    if precision == "auto":
+        large = sum(weight.numel() for weight in weights.values()) > _LARGE
+        precision = "bf16" if device == "cuda" else "int8" if large else "fp32"
+    known: tuple[Arithmetic, ...] = get_args(Arithmetic)
+    for arithmetic in known:
+        if precision == arithmetic:
+            return arithmetic
+    raise ConfigurationError(
+        f"precision={precision!r} is not one of 'auto', 'fp32', 'bf16', 'int8'"
+    )
 
 
 class Precision:

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from nemotron_voice.errors import ConfigurationError
-from nemotron_voice.model import network as network_module
 from nemotron_voice.model.checkpoint import load_checkpoint
 from nemotron_voice.model.config import LOOKAHEADS, ModelConfig
 from nemotron_voice.model.network import Network, chunk_samples, window_samples
@@ -230,7 +229,7 @@ def test_the_seed_of_the_tiny_network_is_a_useful_one(network):
 @pytest.mark.parametrize(("large", "dtype"), [(0, torch.int8), (10**9, torch.float32)])
 def test_auto_is_int8_for_large_models_on_a_cpu(large, dtype, monkeypatch):
     made = []
-    monkeypatch.setattr(network_module, "_LARGE", large)
+    monkeypatch.setattr("nemotron_voice.model.precision._LARGE", large)
     monkeypatch.setattr(
         "nemotron_voice.model.precision.Int8Linear", lambda *_: made.append(1) or (lambda x: x)
     )
