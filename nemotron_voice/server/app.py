@@ -17,9 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from nemotron_voice import __version__
-from nemotron_voice.config import LATENCIES_MS
 from nemotron_voice.errors import (
-    ConfigurationError,
     EngineClosedError,
     EngineFullError,
     NemotronVoiceError,
@@ -52,20 +50,9 @@ class Service:
         self.metrics = Metrics(engine)
         self.files = Files(engine, options, self.metrics)
         self.connections: set[Connection] = set()
-        self.warm = False
         self.draining = False
         self._empty = asyncio.Event()  # set: no connection
         self._empty.set()
-
-    async def warm_up(self) -> None:
-        """Run each latency mode once, so that the first caller doesn't wait for it."""
-        silence = bytes(2 * 16 * max(LATENCIES_MS) * 2)
-        for latency_ms in LATENCIES_MS:
-            with contextlib.suppress(ConfigurationError):  # not every model has every mode
-                stream = self.engine.open(latency_ms=latency_ms)
-                stream.push(silence)
-                await stream.finish()
-        self.warm = True
 
     async def drain(self) -> None:
         """Take nobody new, deliver what was said, end by `drain_s`. Idempotent."""
@@ -151,10 +138,10 @@ class Service:
         return PlainTextResponse("ok")
 
     async def ready(self, _: Request) -> Response:
-        """New streams are welcome: the model is warm and the server isn't ending."""
-        if self.warm and not self.draining:
-            return PlainTextResponse("ready")
-        return PlainTextResponse("draining" if self.draining else "warming up", 503)
+        """New streams are welcome: an engine is warm once it is loaded, and this isn't ending."""
+        if self.draining:
+            return PlainTextResponse("draining", 503)
+        return PlainTextResponse("ready")
 
     async def metrics_page(self, request: Request) -> Response:
         """Prometheus' text."""
@@ -236,7 +223,6 @@ def create_app(engine: Engine, options: ServerOptions | None = None) -> Starlett
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await service.warm_up()
         yield
         await service.drain()
 
