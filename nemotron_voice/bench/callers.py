@@ -173,3 +173,12 @@ def _push(caller: Caller, load: Load) -> bool:
 async def _time(answer: Coroutine[Any, Any, Transcript], began: float, load: Load) -> None:
     await answer
     load.finals_s.append(time.monotonic() - began)
+
+
+async def words_heard(stream: RecognizerStream) -> int:
+    """Read a stream to its end, as an agent does: words, final or still provisional."""
+    finals = interim = 0
+    async for transcript in stream:
+        interim = 0 if transcript.is_final else len(transcript.words)
+        finals += len(transcript.words) if transcript.is_final else 0
+    return finals + interim

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from nemotron_voice.bench.callers import words_heard
 from nemotron_voice.bench.fresh_process import (
     MeasurementError,
     Progress,
@@ -134,7 +135,9 @@ async def _row(
         if spent > options.budget_s and len(reports.steps_s) >= _FEWEST:
             break
     reports.done = True
-    words = [await _close(stream) for stream in opened]
+    for stream in opened:
+        await stream.aclose()
+    words = [await words_heard(stream) for stream in opened]
     # Slots of closed streams come back after the step; there is no event for it.
     while engine.stats().streams:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
@@ -170,16 +173,3 @@ async def _all_drained(streams: Sequence[Stream]) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-async def _close(stream: Stream) -> int:
-    """End a stream; returns the words that it has heard, final or not."""
-    await stream.aclose()
-    finals = interim = 0
-    async for transcript in stream:  # what is unread
-        if transcript.is_final:
-            finals += len(transcript.words)
-            interim = 0
-        else:
-            interim = len(transcript.words)
-    return finals + interim

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from nemotron_voice.bench.callers import Load, packets_in, place_callers, speak
+from nemotron_voice.bench.callers import Load, packets_in, place_callers, speak, words_heard
 from nemotron_voice.bench.fresh_process import resident_bytes
 from nemotron_voice.bench.percentiles import percentiles_ms
 from nemotron_voice.bench.speech import RATE, recordings
@@ -62,7 +62,7 @@ async def try_callers(engine: Engine, options: TrialOptions, callers: int) -> di
     engine.observe(lambda report: steps.append((time.monotonic(), report)))
     chunk = FRAME_SAMPLES * (engine.resolve_latency(options.latency_ms) + 1)
     streams = [engine.open(latency_ms=options.latency_ms) for _ in range(callers)]
-    readers = [asyncio.create_task(_words(stream)) for stream in streams]
+    readers = [asyncio.create_task(words_heard(stream)) for stream in streams]
     placed = place_callers(streams, sounds, lambda samples: (samples + SHORT_SAMPLES) // chunk)
     used_s = time.process_time()
     load = await speak(placed, duration_s=options.duration_s, stagger_s=options.stagger_s)
@@ -199,12 +199,3 @@ async def _drain(streams: Sequence[Stream]) -> float | None:
     except TimeoutError:
         return None
     return round(time.monotonic() - began, 3)
-
-
-async def _words(stream: Stream) -> int:
-    """Read a stream to its end, as an agent does."""
-    finals = interim = 0
-    async for transcript in stream:
-        interim = 0 if transcript.is_final else len(transcript.words)
-        finals += len(transcript.words) if transcript.is_final else 0
-    return finals + interim
