@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,3 +59,22 @@ def running_server(
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "the server did not end"
+
+
+async def within(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        await asyncio.sleep(0.02)
+
+
+async def all_is_free(server: RunningServer, within_s: float = 5.0) -> None:
+    """No stream, no connection of ours, none of uvicorn's."""
+    await within(
+        lambda: (
+            server.service.engine.stats().streams == 0
+            and not server.service.connections
+            and not server.server.server_state.connections
+        ),
+        within_s,
+    )

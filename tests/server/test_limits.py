@@ -29,7 +29,7 @@ from nemotron_voice.server import ServerOptions, run, sockets
 from nemotron_voice.server.app import RETRY_AFTER_S
 from nemotron_voice.server.listen import Connection
 from nemotron_voice.transcript import Transcript
-from tests.running_server import RunningServer, running_server
+from tests.running_server import RunningServer, all_is_free, running_server, within
 from tests.server.raw_socket import (
     BINARY,
     CLOSE,
@@ -126,25 +126,6 @@ def serve(
             await all_is_free(server)
 
     return serving
-
-
-async def within(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.02)
-
-
-async def all_is_free(server: RunningServer, within_s: float = 5.0) -> None:
-    """No stream, no connection of ours, none of uvicorn's."""
-    await within(
-        lambda: (
-            server.service.engine.stats().streams == 0
-            and not server.service.connections
-            and not server.server.server_state.connections
-        ),
-        within_s,
-    )
 
 
 @contextlib.asynccontextmanager
