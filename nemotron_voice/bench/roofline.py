@@ -132,47 +132,49 @@ def _best_s(run: Callable[[], Any], device: torch.device) -> float:
 def measure(
     subjects: Sequence[Subject], latencies_ms: tuple[int, ...], progress: Progress
 ) -> list[dict[str, Any]]:
-    """A row for each subject, latency mode and 1, 8 and 32 streams; a fresh process a subject."""
-    return [
-        row
-        for subject in subjects
-        for row in in_fresh_process(_measure_here, subject, latencies_ms, progress)
-    ]
+    """A row for each subject, latency mode and 1, 8 and 32 streams.
+
+    Peaks and steps are each measured in a process of their own: a large product leaves a team of
+    threads behind, and beside a second team steps take twice as long.
+    """
+    options = StepOptions(latencies_ms=latencies_ms, streams=_STEP_STREAMS, steps=20)
+    rows = []
+    for subject in subjects:
+        config, top = in_fresh_process(_peaks_here, subject, progress)
+        rows += [
+            _row(config, subject.precision, top, row)
+            for row in in_fresh_process(measure_here, subject, options, progress)
+        ]
+    return rows
 
 
-def _measure_here(
-    subject: Subject, latencies_ms: tuple[int, ...], progress: Progress
-) -> list[dict[str, Any]]:
-    checkpoint = load_checkpoint(resolve(subject.model))
-    if subject.threads is not None:
-        torch.set_num_threads(subject.threads)
+def _peaks_here(subject: Subject, progress: Progress) -> tuple[ModelConfig, dict[str, float]]:
+    """The model's sizes, and what the machine could do with them."""
     if subject.precision == "auto":
         raise ValueError("a roof belongs to one precision; make the subject by Subject.of")
-    arithmetic = subject.precision
-    top = peaks(arithmetic, torch.device(subject.device))
+    config = load_checkpoint(resolve(subject.model)).config
+    if subject.threads is not None:
+        torch.set_num_threads(subject.threads)
+    top = peaks(subject.precision, torch.device(subject.device))
     progress(
-        f"{arithmetic}: {top['operations_per_s'] / 1e9:.0f} G operations/s in a large product, "
-        f"{top['bytes_per_s'] / 1e9:.1f} GB/s read"
+        f"{subject.precision}: {top['operations_per_s'] / 1e9:.0f} G operations/s in a large "
+        f"product, {top['bytes_per_s'] / 1e9:.1f} GB/s read"
     )
-    options = StepOptions(latencies_ms=latencies_ms, streams=_STEP_STREAMS, steps=20)
-    return [
-        _row(checkpoint.config, arithmetic, top, row)
-        for row in measure_here(subject, options, progress)
-    ]
+    return config, top
 
 
 def _row(
-    config: ModelConfig, arithmetic: Arithmetic, top: dict[str, float], step: dict[str, Any]
+    config: ModelConfig, precision: str, top: dict[str, float], step: dict[str, Any]
 ) -> dict[str, Any]:
     work = work_of(
-        config, arithmetic, frames=step["latency_ms"] // FRAME_MS, streams=step["streams"]
+        config, precision, frames=step["latency_ms"] // FRAME_MS, streams=step["streams"]
     )
     compute_ms = 1e3 * work.operations / top["operations_per_s"]
     memory_ms = 1e3 * (work.weight_bytes + work.state_bytes) / top["bytes_per_s"]
     step_ms = step["step_ms"]["p50"]
     return {
         "model": step["model"],
-        "precision": arithmetic,
+        "precision": precision,
         "threads": step["threads"],
         "latency_ms": step["latency_ms"],
         "streams": step["streams"],
