@@ -102,6 +102,7 @@ class AudioFile:
     Attributes:
         path: the file.
         sample_rate: Hz of the blocks: the file's own, or 16,000 where that is outside 8-48 kHz.
+        channels: of the file; blocks are their mean.
         duration_s: as the file's header promises, or None if it doesn't.
     """
 
@@ -110,6 +111,7 @@ class AudioFile:
         container, stream = _open(self.path)
         with container:
             self._file_rate = stream.rate
+            self.channels = stream.channels
             self.duration_s = _promised_duration(container, stream)
             self._is_cut_ogg = container.format.name == "ogg" and _ends_inside_page(self.path)
         in_range = MIN_SAMPLE_RATE <= self._file_rate <= MAX_SAMPLE_RATE

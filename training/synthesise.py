@@ -107,15 +107,15 @@ def _make(job: Job) -> tuple[str, dict[str, object]]:
     soundfile.write(job.work / path, speech.samples, OUTPUT_RATE, subtype="PCM_16")
     return job.split, {
         "id": item.id,
-        "audio": path.as_posix(),
+        "audio_filepath": f"../{path.as_posix()}",
         "duration": round(len(speech.samples) / OUTPUT_RATE, 4),
-        "language": item.language,
+        "target_lang": item.language,
         "text": item.text,
         "kind": item.kind,
         "voice": job.speaker,
         "speed": job.speed,
         "words": [
-            {"w": t.word, "start": round(t.start_s, 3), "end": round(t.end_s, 3)}
+            {"word": t.word, "start": round(t.start_s, 3), "end": round(t.end_s, 3)}
             for t in speech.words
         ],
     }

@@ -51,9 +51,9 @@ def main() -> None:
             soundfile.write(arguments.work / path, samples, OUTPUT_RATE, subtype="PCM_16")
             line = {
                 "id": item.id,
-                "audio": path.as_posix(),
+                "audio_filepath": f"../{path.as_posix()}",
                 "duration": round(len(samples) / OUTPUT_RATE, 4),
-                "language": language,
+                "target_lang": language,
                 "text": item.text,
                 "kind": item.kind,
                 "voice": "rhvoice-leticia" if language == "pt-BR" else "pico",

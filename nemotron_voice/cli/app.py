@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +14,8 @@ from typer.core import TyperGroup
 from nemotron_voice import __version__
 from nemotron_voice.cli import screen
 from nemotron_voice.cli.bench import bench
+from nemotron_voice.cli.evaluate import COMPARE_EXAMPLES, EVALUATE_EXAMPLES, compare, evaluate
+from nemotron_voice.cli.options import DeviceOption, ModelOption, PrecisionOption, needs
 from nemotron_voice.config import (
     DEFAULT_MODEL,
     LATENCIES_MS,
@@ -100,25 +100,6 @@ def _root(
     pass
 
 
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="[bold]demo[/bold] (bundled, closed vocabulary), a folder, a .nemo file, or a "
-        "Hugging Face id.",
-    ),
-]
-DeviceOption = Annotated[
-    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
-]
-PrecisionOption = Annotated[
-    str,
-    typer.Option(
-        help="auto (bf16 on a GPU; on a CPU int8 for large models, fp32 for the demo), fp32, bf16 "
-        "or int8."
-    ),
-]
 _LATENCY_HELP = f"Audio per step: {', '.join(map(str, LATENCIES_MS))}. Larger hears better."
 
 
@@ -262,6 +243,10 @@ def demo(
         asyncio.run(play(engine, calls, options, fast=fast))
 
 
+app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
+app.command(epilog=COMPARE_EXAMPLES)(compare)
+
+
 @app.command()
 def languages(
     output_format: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.table,
@@ -385,17 +370,6 @@ def serve(
     )
     with engine:
         serve(engine, options, host=host, port=port)
-
-
-@contextlib.contextmanager
-def needs(extra: str) -> Iterator[None]:
-    """Imports that an extra of this package brings; without it, says how to get it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{error.name} is missing; pip install 'nemotron-voice[{extra}]'"
-        ) from error
 
 
 def load(

@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from nemotron_voice.cli import screen
+from nemotron_voice.cli.options import whole_numbers
 from nemotron_voice.config import LATENCIES_MS, all_but_one
-from nemotron_voice.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nemotron_voice.bench.subject import Subject
@@ -103,8 +103,8 @@ def steps(
     from nemotron_voice.bench.steps import StepOptions, measure  # noqa: PLC0415
 
     options = StepOptions(
-        latencies_ms=_whole_numbers("--latency-ms", latency_ms),
-        streams=_whole_numbers("--streams", streams),
+        latencies_ms=whole_numbers("--latency-ms", latency_ms),
+        streams=whole_numbers("--streams", streams),
         steps=number,
         budget_s=budget_s,
         audio=tuple(audio or ()),
@@ -168,13 +168,13 @@ def capacity(
 
     (subject,) = _subjects(model, precision, device, threads or all_but_one())
     search = SearchOptions(
-        final_limits_ms=tuple(map(float, _whole_numbers("--final-limit-ms", final_limit_ms))),
+        final_limits_ms=tuple(map(float, whole_numbers("--final-limit-ms", final_limit_ms))),
         start=start,
         most=most,
         resolution=resolution,
     )
     found = []
-    for mode in _whole_numbers("--latency-ms", latency_ms):
+    for mode in whole_numbers("--latency-ms", latency_ms):
         trial = TrialOptions(
             latency_ms=mode,
             duration_s=duration_s,
@@ -254,7 +254,7 @@ def roofline(
     from nemotron_voice.bench.roofline import measure  # noqa: PLC0415
 
     subjects = _subjects(model, precision, device, threads)
-    modes = _whole_numbers("--latency-ms", latency_ms)
+    modes = whole_numbers("--latency-ms", latency_ms)
     _finish("roofline", measure(subjects, modes, say), output)
 
 
@@ -291,18 +291,6 @@ def _subjects(model: str, precisions: str, device: str, threads: int | None) -> 
     ]
     random_folder.resolve(model)
     return subjects
-
-
-def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(number) for number in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise ConfigurationError(
-            f"{option} {text!r} is not a list of whole numbers; write it as in {option} 80,320"
-        )
-    return numbers
 
 
 def _finish(benchmark: str, measured: Any, output: Path | None) -> None:

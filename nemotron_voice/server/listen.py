@@ -41,8 +41,8 @@ from nemotron_voice.protocol import (
 from nemotron_voice.server.decoding import PacketDecoder
 
 if TYPE_CHECKING:
+    from nemotron_voice.endpointing import Endpointer
     from nemotron_voice.recognizer import RecognizerStream
-    from nemotron_voice.server.endpointing import Endpointer
     from nemotron_voice.server.metrics import Metrics
     from nemotron_voice.server.options import ServerOptions
     from nemotron_voice.transcript import Transcript
@@ -347,7 +347,7 @@ class Connection:
 def _endpointer(options: ListenOptions) -> Endpointer | None:
     if not options.needs_detector:
         return None
-    from nemotron_voice.server.endpointing import Endpointer  # noqa: PLC0415 - loads a model
+    from nemotron_voice.endpointing import Endpointer  # noqa: PLC0415 - loads a model
 
     return Endpointer(options.sample_rate, options.endpointing_ms)
 
