@@ -18,11 +18,12 @@ SUMMARY := --durations=5
 # Many tests wait for real time.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 OLDEST := $(VENV)/oldest
+SYNTHESIS := $(VENV)/synthesis
 
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test test-reference test-server test-oldest test-cluster test-slow lint format wheel constraints clean
+.PHONY: finetune-demo help demo test test-reference test-server test-oldest test-cluster test-slow lint format wheel constraints clean
 
 help: ## what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -58,6 +59,9 @@ lint: $(STAMPS)/dev ## ruff and mypy
 format: $(STAMPS)/dev ## put the code in form
 	@$(IN_VENV)ruff format .
 	@$(IN_VENV)ruff check --fix .
+
+finetune-demo: $(STAMPS)/reference $(STAMPS)/synthesis ## teach the bundled checkpoint Hindi, and dishes: hours
+	@$(IN_VENV)python -m training.finetune_demo --synthesis-python $(SYNTHESIS)/bin/python
 
 wheel: $(STAMPS)/dev ## dist/*.whl and dist/*.tar.gz
 	@$(IN_VENV)python -m build --outdir dist .
@@ -98,6 +102,12 @@ $(STAMPS)/oldest: $(STAMPS)/dev constraints-oldest.txt
 	@$(OLDEST)/bin/python -m pip --disable-pip-version-check -qq install -r constraints-oldest.txt
 	@$(IN_VENV)python -c 'import os, sysconfig; print(sysconfig.get_path("purelib"), os.path.abspath("."), os.path.abspath("plugin"), sep="\n")' \
 		> "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_newest.pth"
+	@touch $@
+
+$(STAMPS)/synthesis: $(VENV)/bin/python training/requirements-synthesis.txt
+	@echo "installing the synthesis" >&2
+	@rm -rf $(SYNTHESIS) && $(PYTHON) -m venv $(SYNTHESIS)
+	@$(SYNTHESIS)/bin/python -m pip --disable-pip-version-check -qq install -r training/requirements-synthesis.txt
 	@touch $@
 
 $(STAMPS)/cluster: $(STAMPS)/dev

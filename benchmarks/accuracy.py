@@ -4,8 +4,8 @@
 
 Prints the README's table and writes docs/results/accuracy.json. Sets: (a) held-out sentences in
 held-out voices, (b) a synthesis engine never trained on, (c) recorded human digits and numbers.
-Text is compared in lower case without punctuation (whisper-normalizer's basic normaliser, which
-keeps accents); every clip goes through the streaming engine in `auto`.
+The same figures as `nemotron-voice evaluate` prints for each set, in `auto` and with each clip's
+language forced.
 """
 
 from __future__ import annotations
@@ -13,69 +13,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import jiwer
 import typer
 from rich.progress import Progress
-from whisper_normalizer.basic import BasicTextNormalizer
 
-from benchmarks.clips import DEMO_LANGUAGES, Clip, recorded, synthetic
-from nemotron_voice import Engine, Transcript
+from benchmarks.clips import DEMO_LANGUAGES, KINDS, SETS, load_sets, recorded
+from nemotron_voice import Engine
 from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.evaluation.hypotheses import Hypothesis
+from nemotron_voice.evaluation.listening import ListenOptions, listen
+from nemotron_voice.evaluation.normalisation import Normaliser
+from nemotron_voice.evaluation.summary import ALL, by_field, summarise
 
-SETS = {
-    "a": "held-out sentences, held-out voices",
-    "b": "synthesis engine never trained on",
-    "c": "recorded human digits and numbers",
-}
-_normalise = BasicTextNormalizer()
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What the engine made of a clip."""
-
-    clip: Clip
-    text: str
-    language: str | None
-
-
-async def hear(
-    engine: Engine, clips: Sequence[Clip], latency_ms: int, language: str | None
-) -> list[Heard]:
-    """Stream every clip, as many at once as the engine has slots.
-
-    Args:
-        language: "auto", or None to force each clip's own language.
-    """
-    room = asyncio.Semaphore(engine.options.max_streams)
-
-    async def one(clip: Clip) -> Heard:
-        async with room:
-            stream = engine.open(
-                language=language or clip.language, latency_ms=latency_ms, max_buffered_s=600.0
-            )
-            stream.push(clip.samples())
-            final: Transcript = await stream.finish(deadline_s=600.0)
-            return Heard(clip, final.text, final.language)
-
-    return await asyncio.gather(*(one(clip) for clip in clips))
-
-
-def word_errors(heard: Sequence[Heard]) -> float:
-    """Word error rate, %."""
-    return 100 * jiwer.wer(
-        [_normalise(h.clip.text).strip() for h in heard],
-        [_normalise(h.text).strip() for h in heard],
-    )
-
-
-def language_accuracy(heard: Sequence[Heard]) -> float:
-    """Share of clips with the right locale, %."""
-    return 100 * sum(h.language == h.clip.language for h in heard) / len(heard)
+PROMPTS = {"auto": "auto", "forced": "manifest"}
+AT_ONCE = 32
 
 
 def main(
@@ -89,86 +42,91 @@ def main(
     results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(
         "docs/results/accuracy.json"
     ),
-    show: Annotated[bool, typer.Option(help="Print every clip that was misheard")] = False,
 ) -> None:
     """Measure and print the table."""
-    sets = {
-        "a": synthetic(work, "test_a"),
-        "b": synthetic(work, "test_b"),
-        "c": recorded(speech) if (speech / "manifest.jsonl").exists() else [],
-    }
-    figures: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    with Engine.load(model, max_streams=32) as engine, Progress() as progress:
+    sets = load_sets(work, speech)
+    figures: dict[str, Any] = {}
+    with Engine.load(model, max_streams=AT_ONCE) as engine, Progress() as progress:
         task = progress.add_task("streaming", total=2 * len(LATENCIES_MS) * len(sets))
+        recordings = recorded(speech, KINDS)
+        by_kind = asyncio.run(listen(engine, recordings, ListenOptions(latency_ms=320)))
         for name, clips in sets.items():
             for latency_ms in LATENCIES_MS:
-                for prompt in ("auto", "forced"):
-                    heard = (
-                        asyncio.run(
-                            hear(engine, clips, latency_ms, "auto" if prompt == "auto" else None)
-                        )
-                        if clips
-                        else []
-                    )
-                    figures.setdefault(name, {}).setdefault(str(latency_ms), {})[prompt] = (
-                        by_language(heard)
-                    )
-                    if show and latency_ms == 320:
-                        for h in heard:
-                            if _normalise(h.text) != _normalise(h.clip.text):
-                                typer.echo(
-                                    f"{name} {prompt} {h.clip.text!r} -> {h.text!r} {h.language}"
-                                )
+                for prompt, language in PROMPTS.items():
+                    way = ListenOptions(language=language, latency_ms=latency_ms, at_once=AT_ONCE)
+                    heard = asyncio.run(listen(engine, clips, way))
+                    mode = figures.setdefault(name, {}).setdefault(str(latency_ms), {})
+                    mode[prompt] = by_language(heard)
                     progress.advance(task)
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(
-        json.dumps(
-            {"model": model, "clips": {name: len(clips) for name, clips in sets.items()}}
-            | {"sets": figures},
-            indent=1,
-        )
-        + "\n",
-        encoding="utf-8",
-    )
-    typer.echo(table(figures, {name: len(clips) for name, clips in sets.items()}))
+    found = {
+        "model": model,
+        "clips": {name: len(clips) for name, clips in sets.items()},
+        "sets": figures,
+        "recorded": {
+            kind: {"clips": len(own), **by_language(own)}
+            for kind, own in by_field(by_kind, "kind").items()
+        },
+    }
+    results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"{table(found)}\n\n{recorded_table(found)}")
 
 
-def by_language(heard: Sequence[Heard]) -> dict[str, float]:
-    """WER of each language and of all, and the language accuracy, %."""
-    if not heard:
+def by_language(heard: Sequence[Hypothesis]) -> dict[str, Any]:
+    """WER of each language and of all with its interval, and the language accuracy, %."""
+    rows = {row.group: row for row in summarise(heard, Normaliser.multilingual)}
+    if not rows:
         return {}
-    figures = {
-        code: round(word_errors(own), 2)
-        for code in DEMO_LANGUAGES
-        if (own := [h for h in heard if h.clip.language == code])
-    }
-    return figures | {
-        "all": round(word_errors(heard), 2),
-        "language": round(language_accuracy(heard), 2),
+    whole = rows.get(ALL) or next(iter(rows.values()))  # of one language
+    return {
+        **{c: round(rows[c].error_rate.value, 2) for c in DEMO_LANGUAGES if c in rows},
+        "all": round(whole.error_rate.value, 2),
+        "interval": [round(whole.error_rate.low, 2), round(whole.error_rate.high, 2)],
+        "language": round(whole.language.value, 2) if whole.language else None,
     }
 
 
-def table(
-    figures: dict[str, dict[str, dict[str, dict[str, float]]]], counts: dict[str, int]
-) -> str:
+def table(results: dict[str, Any]) -> str:
     """The README's table, in Markdown."""
     lines = [
         "| set | latency | "
         + " | ".join(DEMO_LANGUAGES)
-        + " | all | all, forced | language right |",
+        + " | all (95 % interval) | all, forced | language right |",
         "|---|---|" + "---|" * (len(DEMO_LANGUAGES) + 3),
     ]
-    for name, modes in figures.items():
-        if not counts[name]:
+    for name, modes in results["sets"].items():
+        if not results["clips"][name]:
             continue
         for latency, prompts in modes.items():
             auto, forced = prompts["auto"], prompts["forced"]
             cells = [f"{auto[code]:.1f}" if code in auto else "-" for code in DEMO_LANGUAGES]
+            low, high = auto["interval"]
             lines.append(
-                f"| ({name}) {SETS[name]}, {counts[name]} clips | {latency} ms | "
+                f"| ({name}) {SETS[name]}, {results['clips'][name]} clips | {latency} ms | "
                 + " | ".join(cells)
-                + f" | {auto['all']:.1f} | {forced['all']:.1f} | {auto['language']:.1f} % |"
+                + f" | {auto['all']:.1f} ({low:.1f}-{high:.1f}) | {forced['all']:.1f} "
+                f"| {auto['language']:.1f} % |"
             )
+    return "\n".join(lines)
+
+
+def recorded_table(results: dict[str, Any]) -> str:
+    """Recorded speech by its kind, in Markdown."""
+    lines = [
+        "| recorded, 320 ms | clips | "
+        + " | ".join(DEMO_LANGUAGES)
+        + " | all (95 % interval) | language right |",
+        "|---|---:|" + "---:|" * (len(DEMO_LANGUAGES) + 2),
+    ]
+    found = results["recorded"]
+    for kind in sorted(found, key=KINDS.index):
+        row = found[kind]
+        cells = [f"{row[code]:.0f}" if code in row else "-" for code in DEMO_LANGUAGES]
+        low, high = row["interval"]
+        lines.append(
+            f"| {kind}s | {row['clips']} | "
+            + " | ".join(cells)
+            + f" | {row['all']:.0f} ({low:.0f}-{high:.0f}) | {row['language']:.0f} % |"
+        )
     return "\n".join(lines)
 
 

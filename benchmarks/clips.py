@@ -2,63 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nemotron_voice.audio import read_samples
+from nemotron_voice.evaluation.manifest import Clip, ManifestOptions, read_manifest
 
 DEMO_LANGUAGES = ("en-US", "es-ES", "fr-FR", "it-IT", "pt-BR")
-# Kinds of ../shared/speech that the demo's domain covers; the rest is other vocabulary.
-IN_DOMAIN_KINDS = ("digit", "number")
+SETS = {
+    "a": "held-out sentences, held-out voices",
+    "b": "synthesis engine never trained on",
+    "c": "recorded human digits and numbers",
+}
+# Of ../shared/speech: the first two are of the demo's domain, the rest is other vocabulary.
+KINDS = ("digit", "number", "word", "command", "phrase", "sentence")
+# All names that its manifest has for the demo's languages.
+_NAMES = {"en", "es", "es-MX", "fr", "fr-CA", "it", "it-IT", "pt", "pt-BR"}
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One utterance."""
+def load_sets(work: Path, speech: Path, names: str = "abc") -> dict[str, list[Clip]]:
+    """The sets that are asked for.
 
-    path: Path
-    text: str
-    language: str
-
-    def samples(self) -> NDArray[np.float32]:
-        """The audio at 16 kHz, mono."""
-        return read_samples(self.path)
-
-
-def synthetic(work: Path, split: str) -> list[Clip]:
-    """Clips of a manifest that training/synthesise.py wrote.
+    Args:
+        work: folder of training/synthesise.py.
+        speech: folder of recorded speech; without it set c is empty.
+        names: of the sets.
 
     Raises:
-        FileNotFoundError: with the command that makes it.
+        ConfigurationError: a manifest isn't there: see training/README.md.
     """
-    manifest = work / "manifests" / f"{split}.jsonl"
+    supported = ManifestOptions(supported=DEMO_LANGUAGES)
+    sets = {
+        name: read_manifest(work / "manifests" / f"test_{name}.jsonl", supported)
+        for name in "ab"
+        if name in names
+    }
+    if "c" in names:
+        sets["c"] = recorded(speech, KINDS[:2])
+    return sets
+
+
+def recorded(speech: Path, kinds: Sequence[str]) -> list[Clip]:
+    """Recorded clips of these kinds, of the demo's languages; none without the folder."""
+    manifest = speech / "manifest.jsonl"
     if not manifest.exists():
-        raise FileNotFoundError(
-            f"{manifest} does not exist; synthesise the test sets first: see training/README.md"
-        )
-    return [
-        Clip(work / row["audio"], row["text"], row["language"])
-        for row in _rows(manifest)
-        if row["language"] in DEMO_LANGUAGES
-    ]
-
-
-def recorded(speech: Path) -> list[Clip]:
-    """Human speech in the demo's domain: digits and numbers of its five languages."""
-    by_language = {code.split("-")[0]: code for code in DEMO_LANGUAGES}
-    return [
-        Clip(speech / row["audio_filepath"], row["text"], by_language[row["lang"].split("-")[0]])
-        for row in _rows(speech / "manifest.jsonl")
-        if row["kind"] in IN_DOMAIN_KINDS and row["lang"].split("-")[0] in by_language
-    ]
-
-
-def _rows(manifest: Path) -> Iterator[dict[str, str]]:
-    with manifest.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+        return []
+    where = {"kind": kinds, "lang": _NAMES}
+    return read_manifest(manifest, ManifestOptions(supported=DEMO_LANGUAGES, where=where))

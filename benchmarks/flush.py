@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from whisper_normalizer.basic import BasicTextNormalizer
 
-from benchmarks.clips import Clip
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
 from nemotron_voice.config import LATENCIES_MS
 from nemotron_voice.transcript import join_texts
@@ -73,11 +73,10 @@ def compare(plain: str, flushed: str) -> Counter[str]:
 
 
 async def measure(
-    engine: Engine, calls: Sequence[Clip], flushes: int, seed: int, *, show: bool
+    engine: Engine, audio: Sequence[NDArray[np.float32]], flushes: int, seed: int, *, show: bool
 ) -> dict[str, dict[str, float]]:
     """Figures for each latency mode."""
     figures = {}
-    audio = [call.samples() for call in calls]
     with Progress() as progress:
         task = progress.add_task("flushing", total=flushes * len(LATENCIES_MS))
         for latency_ms in LATENCIES_MS:
@@ -87,7 +86,7 @@ async def measure(
             waits: list[float] = []
             done = same = passes = 0
             while done < flushes:
-                place = passes % len(calls)
+                place = passes % len(audio)
                 samples = audio[place]
                 instants = [rng.randrange(RATE // 2, samples.size) for _ in range(FLUSHES_PER_CALL)]
                 text, took = await text_of(engine, samples, latency_ms, instants)
@@ -123,9 +122,9 @@ def main(
     ),
 ) -> None:
     """Measure and print the table."""
-    calls = [Clip(call.audio, call.title, call.turns[0].language) for call in bundled_calls()]
+    audio = [read_samples(call.audio) for call in bundled_calls()]
     with Engine.load("demo") as engine:
-        figures = asyncio.run(measure(engine, calls, flushes, seed, show=show))
+        figures = asyncio.run(measure(engine, audio, flushes, seed, show=show))
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     typer.echo(table(figures))

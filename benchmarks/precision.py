@@ -16,34 +16,36 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.accuracy import SETS, Heard, by_language, hear
-from benchmarks.clips import DEMO_LANGUAGES, Clip, recorded, synthetic
+from benchmarks.clips import DEMO_LANGUAGES, SETS, load_sets
 from nemotron_voice import Engine
 from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.evaluation.comparison import compare
+from nemotron_voice.evaluation.hypotheses import Hypothesis
+from nemotron_voice.evaluation.listening import ListenOptions, listen
+from nemotron_voice.evaluation.manifest import Clip
+from nemotron_voice.evaluation.normalisation import Normaliser
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
-def listen(clips: Sequence[Clip], precision: str, streams: int) -> dict[int, list[Heard]]:
+def hear(clips: Sequence[Clip], precision: str, streams: int) -> dict[int, list[Hypothesis]]:
     """What is heard in each mode, so many clips at once."""
     with Engine.load(
         "demo", precision=precision, max_streams=streams, max_batch=streams, threads=1
     ) as engine:
-        return {
-            latency_ms: asyncio.run(hear(engine, clips, latency_ms, "auto"))
-            for latency_ms in LATENCIES_MS
-        }
+        ways = {ms: ListenOptions(latency_ms=ms, at_once=streams) for ms in LATENCIES_MS}
+        return {ms: asyncio.run(listen(engine, clips, way)) for ms, way in ways.items()}
 
 
-def compare(clips: Sequence[Clip]) -> dict[str, Any]:
+def measure(clips: Sequence[Clip]) -> dict[str, Any]:
     """Figures of each precision and mode."""
     figures: dict[str, Any] = {}
-    exact: dict[int, list[Heard]] = {}
+    exact: dict[int, list[Hypothesis]] = {}
     for precision in PRECISIONS:
-        alone, together = (listen(clips, precision, streams) for streams in (1, 32))
+        alone, together = (hear(clips, precision, streams) for streams in (1, 32))
         exact = exact or together
         figures[precision] = {
-            str(mode): by_language(together[mode])
+            str(mode): against(exact[mode], together[mode])
             | {
                 "changed_by_neighbours": _different(alone[mode], together[mode]),
                 "other_than_fp32": _different(exact[mode], together[mode]),
@@ -54,8 +56,22 @@ def compare(clips: Sequence[Clip]) -> dict[str, Any]:
     return figures
 
 
-def _different(some: Sequence[Heard], others: Sequence[Heard]) -> int:
-    return sum(one.text != other.text for one, other in zip(some, others, strict=True))
+def against(exact: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> dict[str, Any]:
+    """For all clips and each language: WER, and the difference with its interval, in points."""
+    (found,) = compare(exact, others, Normaliser.multilingual)
+    return {
+        row.group: {
+            "wer": round(row.other.value, 2),
+            "difference": [
+                round(v, 2) for v in (row.difference.value, row.difference.low, row.difference.high)
+            ],
+        }
+        for row in found.groups
+    }
+
+
+def _different(some: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> int:
+    return sum(one.pred_text != other.pred_text for one, other in zip(some, others, strict=True))
 
 
 def main(
@@ -67,40 +83,46 @@ def main(
     ),
     sets: Annotated[
         str, typer.Option(help="a: held-out voices; b: another synthesis; c: human digits")
-    ] = "a,b,c",
+    ] = "abc",
     results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(
         "docs/results/precision.json"
     ),
 ) -> None:
     """Measure and print the table."""
-    chosen = sets.split(",")
-    clips = [clip for name in "ab" if name in chosen for clip in synthetic(work, f"test_{name}")]
-    clips += recorded(speech) if "c" in chosen else []
-    figures = {"clips": len(clips), "sets": chosen, "precisions": compare(clips)}
+    chosen = load_sets(work, speech, sets)
+    clips = [clip for own in chosen.values() for clip in own]
+    figures = {"clips": len(clips), "sets": list(chosen), "precisions": measure(clips)}
     results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     typer.echo(table(figures))
 
 
 def table(figures: dict[str, Any]) -> str:
-    """In Markdown."""
-    exact = figures["precisions"]["fp32"]
+    """WER, and in brackets its difference from fp32, in Markdown."""
     lines = [
         "| precision, mode | "
         + " | ".join(DEMO_LANGUAGES)
-        + " | all | all, against fp32 | other texts than fp32 | changed by neighbours |",
+        + " | all | against fp32 (95 % interval) | other texts than fp32 | changed by neighbours |",
         "|---|" + "---|" * (len(DEMO_LANGUAGES) + 4),
     ]
     for precision, modes in figures["precisions"].items():
         for mode, row in modes.items():
-            cells = [f"{row[code]:.1f}" for code in DEMO_LANGUAGES]
+            cells = [
+                f"{row[code]['wer']:.1f} ({row[code]['difference'][0]:+.1f})"
+                for code in DEMO_LANGUAGES
+            ]
+            value, low, high = row["all"]["difference"]
             lines.append(
                 f"| {precision}, {mode} ms | "
                 + " | ".join(cells)
-                + f" | {row['all']:.2f} | {row['all'] - exact[mode]['all']:+.2f} "
+                + f" | {row['all']['wer']:.2f} | {value:+.2f} ({low:+.2f} to {high:+.2f}) "
                 f"| {row['other_than_fp32']} | {row['changed_by_neighbours']} |"
             )
     sets = ", ".join(SETS[name] for name in figures["sets"])
-    return "\n".join(lines) + f"\n\n{figures['clips']} clips ({sets}); WER in %, `auto`."
+    return (
+        "\n".join(lines)
+        + f"\n\n{figures['clips']} clips ({sets}); WER in %, `auto`; in brackets: points more than "
+        "fp32."
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from benchmarks import (
     accuracy,
@@ -32,9 +31,13 @@ from benchmarks import (
 from benchmarks.peers.table import summary as peers_summary
 from benchmarks.peers.table import table as peers_table
 from nemotron_voice.bench.report import table as bench_table
+from training import finetune_demo
 
 RESULTS = Path("docs/results")
-SOURCES = {"cpu_summary": "bench_peers"}  # where a table has its figures from another's file
+SOURCES = {
+    "cpu_summary": "bench_peers",
+    "recorded": "accuracy",
+}  # where a table has its figures from another's file
 BENCHES = ("steps", "capacity", "startup", "call_length", "roofline", "packets")
 
 
@@ -43,7 +46,8 @@ def main() -> None:
     for page in (Path("README.md"), *sorted(Path("docs").glob("*.md"))):
         text = page.read_text(encoding="utf-8")
         for name, render in (
-            ("accuracy", _accuracy),
+            ("accuracy", accuracy.table),
+            ("recorded", accuracy.recorded_table),
             ("flush", flush.table),
             ("soak", soak.summary),
             ("pipecat_turns", pipecat_turns.table),
@@ -59,6 +63,7 @@ def main() -> None:
             ("ray_calls", ray_calls.summary),
             ("precision", precision.table),
             ("kernels", kernels.table),
+            ("finetuning", finetune_demo.table),
             ("bench_peers", peers_table),
             ("cpu_summary", peers_summary),
             *((f"bench_{name}", bench_table) for name in BENCHES),
@@ -70,10 +75,6 @@ def main() -> None:
                 pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
                 text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
         page.write_text(text, encoding="utf-8")
-
-
-def _accuracy(results: dict[str, Any]) -> str:
-    return accuracy.table(results["sets"], results["clips"])
 
 
 if __name__ == "__main__":

@@ -186,11 +186,11 @@ def language_name(locale: str) -> str:
     if locale in languages.BY_CODE:
         return languages.BY_CODE[locale].english
     base = locale.partition("-")[0]
-    return next(known.english for known in languages.LOCALES if known.language == base)
+    return next(known.english for known in languages.BY_CODE.values() if known.language == base)
 
 
 def _is_language(base: str) -> bool:
-    return any(base.lower() == locale.language for locale in languages.LOCALES)
+    return any(base.lower() == locale.language for locale in languages.BY_CODE.values())
 
 
 def _language_of(locale: str) -> str:

@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from nemotron_voice.errors import (
     AmbiguousLanguageError,
+    ConfigurationError,
     UnknownLanguageError,
     UnsupportedLanguageError,
 )
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 AUTO: Final = "auto"
 AUTO_PROMPT_INDEX: Final = 101
+PROMPTS: Final = 128  # slots of the one-hot language prompt
 
 Tier = Literal["transcription-ready", "broad-coverage", "adaptation-ready"]
 ErrorUnit = Literal["WER", "CER"]
@@ -115,6 +117,7 @@ LOCALES: Final[tuple[Locale, ...]] = (
 )
 
 BY_CODE: Final[dict[str, Locale]] = {locale.code: locale for locale in LOCALES}
+"""The 40, and what `add` has made known."""
 
 # Slots of the dictionary that the card doesn't list: nobody says that they were trained.
 # fmt: off
@@ -226,6 +229,50 @@ def resolve(name: object, supported: Collection[str] | None = None) -> str:
             BY_CODE[code].english,
         )
     return code
+
+
+def add(locale: Locale) -> None:
+    """Make a locale known that a fine-tuned checkpoint has beside the 40, in this process.
+
+    Its slot is what the prompt dictionary has for its code ("id-ID" is 34), else a free one.
+
+    Args:
+        locale: with a code "ll-CC"; adding the same again does nothing.
+
+    Raises:
+        ConfigurationError: the code or the slot is another's.
+    """
+    if BY_CODE.get(locale.code) == locale:
+        return
+    if not re.fullmatch(r"[a-z]{2,3}-[A-Z]{2}", locale.code) or locale.code in BY_CODE:
+        raise ConfigurationError(
+            f"a locale can't be added as {locale.code!r}; give a code such as 'ca-ES' that isn't "
+            "one of the model's own"
+        )
+    own, free = _OFF_CARD.get(locale.code), _free_slots()
+    if locale.prompt_index not in (free if own is None else {own}):
+        raise ConfigurationError(
+            f"{locale.code} can't have the prompt slot {locale.prompt_index}; take "
+            f"{free_slot(locale.code)}"
+        )
+    BY_CODE[locale.code] = locale
+    bare = [locale.language, *(alias for alias in locale.aliases if _BARE.fullmatch(alias))]
+    full = [alias for alias in locale.aliases if not _BARE.fullmatch(alias)]
+    native = f"{locale.native} ({locale.region})"
+    _EXACT.update({_key(name): locale.code for name in (locale.code, locale.name, native, *full)})
+    for name in (*bare, locale.english, locale.native):
+        _LANGUAGES[_key(name)] = (*_LANGUAGES.get(_key(name), ()), locale.code)
+    _TAGS[locale.code.casefold()] = locale.code
+
+
+def free_slot(code: str) -> int:
+    """The prompt slot for a locale beside the 40: the dictionary's own, or the last free one."""
+    return _OFF_CARD.get(code) or max(_free_slots())
+
+
+def _free_slots() -> set[int]:
+    taken = {*PROMPT_DICTIONARY.values(), *(known.prompt_index for known in BY_CODE.values())}
+    return set(range(PROMPTS)) - taken
 
 
 # Regions that the model has no locale for, where the language has several; the rest go by the last.

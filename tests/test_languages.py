@@ -161,3 +161,38 @@ def test_any_text_is_a_locale_or_a_configuration_error(name: str) -> None:
 )
 def test_a_tag_means_a_locale_however_it_is_spelled(spelling: str, code: str | None) -> None:
     assert locale_of_tag(spelling) == code
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """What `add` does is undone."""
+    for name in ("BY_CODE", "_EXACT", "_LANGUAGES", "_TAGS"):
+        monkeypatch.setattr(languages, name, dict(getattr(languages, name)))
+
+
+def catalan(slot: int, code: str = "ca-ES") -> languages.Locale:
+    return languages.Locale(code, "Catalan", "Spain", "català", languages.READY, slot, ())
+
+
+def test_a_fine_tuned_checkpoint_may_bring_a_locale_of_its_own(known):
+    slot = languages.free_slot("ca-ES")
+    assert slot not in languages.PROMPT_DICTIONARY.values()
+    languages.add(catalan(slot))
+    languages.add(catalan(slot))  # each time that the checkpoint is loaded
+    for name in ("ca-ES", "ca", "Catalan", "català", "Catalan (Spain)"):
+        assert languages.resolve(name) == "ca-ES"
+    assert languages.locale_of_tag("ca-ES") == "ca-ES"
+    assert languages.BY_CODE["ca-ES"].prompt_index == slot
+    assert languages.resolve("es-ES") == "es-ES"
+
+
+def test_a_slot_of_the_dictionary_belongs_to_its_code(known):
+    assert languages.free_slot("id-ID") == 34
+    for wrong in (0, 34, 101, 128):  # en-US, id-ID, auto, none
+        with pytest.raises(ConfigurationError, match="can't have the prompt slot"):
+            languages.add(catalan(wrong))
+    with pytest.raises(ConfigurationError, match="take 34"):
+        languages.add(catalan(105, "id-ID"))
+    for wrong_code in ("es-ES", "catalan"):
+        with pytest.raises(ConfigurationError, match="can't be added"):
+            languages.add(catalan(105, wrong_code))

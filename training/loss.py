@@ -64,14 +64,20 @@ def path_loss(
 
 
 def transducer_loss(
-    logits: torch.Tensor, tokens: torch.Tensor, token_counts: torch.Tensor
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    token_counts: torch.Tensor,
+    frame_counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """-log p(tokens | audio) of each row, blank last, all frames valid.
+    """-log p(tokens | audio) of each row, blank last.
 
-    `logits` [rows, frames, longest + 1, pieces + 1]. The forward variable runs along
-    anti-diagonals n = frame + tokens written, vectorised over rows and tokens.
+    `logits` [rows, frames, longest + 1, pieces + 1]; `frame_counts` [rows], all frames by default.
+    The forward variable runs along anti-diagonals n = frame + tokens written, vectorised over rows
+    and tokens; what a row has behind its end is never read.
     """
     rows, frames, width, _ = logits.shape
+    if frame_counts is None:
+        frame_counts = torch.full_like(token_counts, frames)
     norm = logits.logsumexp(-1)
     blank = logits[..., -1] - norm
     index = functional.pad(tokens, (0, 1))[:, None, :, None].expand(rows, frames, width, 1)
@@ -93,5 +99,6 @@ def transducer_loss(
         alpha = torch.logaddexp(stay, step).clamp(min=IMPOSSIBLE)
         alphas.append(alpha)
     row = torch.arange(rows, device=logits.device)
-    last = frames - 1 + token_counts
-    return -(torch.stack(alphas, 1)[row, last, token_counts] + blank[row, frames - 1, token_counts])
+    end = frame_counts - 1
+    alpha_end = torch.stack(alphas, 1)[row, end + token_counts, token_counts]
+    return -(alpha_end + blank[row, end, token_counts])

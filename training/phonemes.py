@@ -2,6 +2,7 @@
 
 import ctypes
 import difflib
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -14,7 +15,11 @@ _ESPEAK_VOICE = {
     "fr-FR": b"fr",
     "it-IT": b"it",
     "pt-BR": b"pt-br",
+    "hi-IN": b"hi",
 }
+# Punctuation as Kokoro and espeak-ng know it; the danda ends Hindi sentences.
+_MARKS = {",": ",", ".": ".", "?": "?", "!": "!", "।": "."}
+_OPENING = "¿¡"
 _UTF8 = 1
 _SYNCHRONOUS = 2
 # IPA, with a tie inside affricates and diphthongs, as misaki (Kokoro's own g2p) asks for it.
@@ -33,6 +38,12 @@ _SYMBOLS_ENGLISH = (
 _SYMBOLS_OTHER = (
     ("a^ɪ", "I"), ("a^ʊ", "W"), ("d^z", "ʣ"), ("d^ʒ", "ʤ"), ("e^ɪ", "A"), ("o^ʊ", "O"),
     ("ə^ʊ", "Q"), ("s^s", "S"), ("t^s", "ʦ"), ("t^ʃ", "ʧ"), ("ɔ^ɪ", "Y"),
+)  # fmt: skip
+# What espeak-ng writes for Hindi and Kokoro's vocabulary lacks: "r." for the flap (a full stop to
+# Kokoro), breathy consonants, nasal vowels in one character.
+_SYMBOLS_HINDI = (
+    ("r.", "ɽ"), ("ʱ", "ʰ"), ("ɦ", "h"),
+    *((unicodedata.normalize("NFC", v + "\u0303"), v + "\u0303") for v in "aeiou"),
 )  # fmt: skip
 
 
@@ -56,7 +67,7 @@ def phonemise(text: str, language: str) -> list[SpokenWord]:
     clause: list[str] = []
     for word in text.split():
         clause.append(word)
-        if word[-1] in ",.?!":
+        if word[-1] in _MARKS:
             spoken.extend(_clause(clause, language))
             clause = []
     if clause:
@@ -65,8 +76,8 @@ def phonemise(text: str, language: str) -> list[SpokenWord]:
 
 
 def _clause(words: list[str], language: str) -> list[SpokenWord]:
-    bare = [word.strip(",.?!¿¡") for word in words]
-    mark = words[-1][-1] if words[-1][-1] in ",.?!" else ""
+    bare = [word.strip(_OPENING + "".join(_MARKS)) for word in words]
+    mark = _MARKS.get(words[-1][-1], "")
     # The mark goes along: espeak-ng's reductions before a pause depend on it.
     groups = _espeak(" ".join(bare) + (mark or ","), language).split()
     if len(groups) != len(bare):
@@ -123,6 +134,8 @@ def _espeak(text: str, language: str) -> str:
             clauses.append(spoken.decode())
     phonemes = " ".join(clauses).replace("_", "")
     table = _SYMBOLS_ENGLISH if language == "en-US" else _SYMBOLS_OTHER
+    if language == "hi-IN":
+        table = (*_SYMBOLS_HINDI, *table)
     for symbol, ours in table:
         phonemes = phonemes.replace(symbol, ours)
     return phonemes.replace("^", "").replace("-", "").strip()

@@ -47,7 +47,9 @@ def main() -> None:
         if left.setdefault(language, arguments.clips) == 0:
             continue
         left[language] -= 1
-        segments, info = model.transcribe(str(manifest.parent / clip["audio_filepath"]), beam_size=1)
+        segments, info = model.transcribe(
+            str(manifest.parent / clip["audio_filepath"]), beam_size=1
+        )
         heard = " ".join(segment.text.strip() for segment in segments)
         words = [re.findall(r"[\w'-]+", text.lower()) for text in (clip["text"], heard)]
         _log.info(

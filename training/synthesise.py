@@ -12,7 +12,7 @@ import json
 import logging
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,20 +49,31 @@ class Job:
     work: Path
 
 
-def train_sizes(hours: float) -> dict[str, int]:
+def train_sizes(hours: float, languages: Sequence[str]) -> dict[str, int]:
     """Training clips of each language for so many hours in all."""
-    clips = hours * 3600 / CLIP_S / sum(TRAIN_SHARES.values())
-    return {language: round(clips * share) for language, share in TRAIN_SHARES.items()}
+    shares = {language: TRAIN_SHARES.get(language, 1.0) for language in languages}
+    clips = hours * 3600 / CLIP_S / sum(shares.values())
+    return {language: round(clips * share) for language, share in shares.items()}
 
 
-def jobs(work: Path, seed: int, hours: float) -> Iterator[Job]:
+def jobs(
+    work: Path,
+    seed: int,
+    hours: float,
+    languages: Sequence[str],
+    grammar: Path | None,
+    test_clips: int,
+) -> Iterator[Job]:
     """Every clip in the order in which it is made; the same for the same seed."""
-    sizes = train_sizes(hours)
-    plans = {language: CorpusPlan(language, seed, max(sizes[language], 900)) for language in sizes}
+    sizes = train_sizes(hours, languages)
+    plans = {
+        language: CorpusPlan(language, seed, max(size, 900), grammar)
+        for language, size in sizes.items()
+    }
     _write_texts(plans, work)
     first = round(FIRST_TRAIN_S / CLIP_S)
     yield from _interleaved("train", {k: p.train[:first] for k, p in plans.items()}, work, seed)
-    for split, size in HELD_OUT_SIZES.items():
+    for split, size in (HELD_OUT_SIZES | {"test_a": test_clips}).items():
         texts = {language: plan.held_out(split, size) for language, plan in plans.items()}
         yield from _interleaved(split, texts, work, seed)
     rest = {language: plan.train[first : sizes[language]] for language, plan in plans.items()}
@@ -137,17 +148,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/training"))
     parser.add_argument("--hours", type=float, default=3.0, help="training speech in all")
+    parser.add_argument("--languages", nargs="*", default=list(TRAIN_SHARES))
+    parser.add_argument("--grammar", type=Path, help="folder of grammars: another domain")
+    parser.add_argument("--test-clips", type=int, default=HELD_OUT_SIZES["test_a"])
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--voices", type=Path, help="folder of Kokoro, if not WORK/voices")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    fetch(arguments.work / "voices")
+    fetch(arguments.voices or arguments.work / "voices")
     manifests = arguments.work / "manifests"
     manifests.mkdir(parents=True, exist_ok=True)
     done = _made(manifests)
     missing = [
         job
-        for job in jobs(arguments.work, arguments.seed, arguments.hours)
+        for job in jobs(
+            arguments.work,
+            arguments.seed,
+            arguments.hours,
+            arguments.languages,
+            arguments.grammar,
+            arguments.test_clips,
+        )
         if job.utterance.id not in done
     ]
     _log.info("%d clips made, %d to make", len(done), len(missing))
@@ -156,7 +178,10 @@ def main() -> None:
     with (
         Progress(*columns) as progress,
         context.Pool(
-            arguments.jobs, _start, (arguments.work / "voices",), CLIPS_PER_PROCESS
+            arguments.jobs,
+            _start,
+            (arguments.voices or arguments.work / "voices",),
+            CLIPS_PER_PROCESS,
         ) as pool,
     ):
         task = progress.add_task("synthesis", total=len(missing), s="")

@@ -380,13 +380,11 @@ def _record(
 
 
 def _write_results(output: Path, job: Job, figures: Sequence[Figures]) -> None:
-    results = {
-        "job": asdict(job),
-        "decides_text": job.decides_text,
-        "figures": [asdict(row) for row in figures],
-    }
-    text = json.dumps(results, indent=1, ensure_ascii=False)
-    (output / RESULTS).write_text(text.replace("NaN", "null") + "\n", encoding="utf-8")
+    from nemotron_voice.evaluation.summary import as_json  # noqa: PLC0415
+
+    results = {"job": asdict(job), "decides_text": job.decides_text, "figures": as_json(figures)}
+    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    (output / RESULTS).write_text(text, encoding="utf-8")
 
 
 def _finish(

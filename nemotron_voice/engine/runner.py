@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,17 +82,20 @@ class Runner:
         return self._slab.nbytes * self._rows // self._slab.rows
 
     def warm_up(self) -> None:
-        """Run a step of each latency mode, so that no caller's first one is slower.
+        """Run a flush's steps in each latency mode, so that no caller's first one is slower.
 
         Kernels are made for a shape when it is first met, and weights read from disk when they are
-        first used: on two cores the first step of the real size takes seconds. Graphs are captured
-        here, and never again.
+        first used: on two cores the first step of the real size takes seconds. A flush forks the
+        state, and goes on from what its first step left. Graphs are captured here, and never again.
         """
         if self._fixed is not None:
             self._fixed.build()
         for lookahead in self._network.config.lookaheads:
             silence = np.zeros(window_samples(lookahead), np.float32)
-            self._step([Work(silence, 0, 0, lookahead, fresh=True, fork=True)])
+            fork = Work(silence, 0, 0, lookahead, fork=True, more=True)
+            (first,) = self._step([replace(fork, fresh=True)])
+            self._step([replace(fork, state=first.state)])
+            self._step([fork])
 
     @torch.inference_mode()
     def run(self, works: Sequence[Work]) -> list[Outcome]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -132,6 +133,17 @@ def _by(
     for one in hypotheses:
         groups.setdefault(key(one), []).append(one)
     return groups
+
+
+def as_json(value: Any) -> Any:
+    """Figures as JSON has them: what isn't a number (an interval that isn't known) is null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_json(asdict(value))
+    if isinstance(value, dict):
+        return {name: as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def by_field(hypotheses: Sequence[Hypothesis], name: str) -> dict[str, list[Hypothesis]]:

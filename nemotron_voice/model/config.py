@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nemotron_voice.errors import CheckpointFormatError
-from nemotron_voice.languages import LOCALES
+from nemotron_voice.languages import BY_CODE, LOCALES, READY, Locale, add
 
 # Look-aheads of the five latency modes, in encoder frames of 80 ms [model card].
 LOOKAHEADS: Final = (0, 1, 3, 6, 13)
@@ -123,7 +123,7 @@ class ModelConfig:
             max_symbols=top.integer("max_symbols_per_step", 10),
             prompts=prompts,
             prompt_hidden=top.integer("prompt_intermediate_size", 2048) if multilingual else 0,
-            languages=_languages(config.get("languages"), None, prompts),
+            languages=_languages(_listed(config), None, prompts),
         )
 
     @classmethod
@@ -167,9 +167,7 @@ class ModelConfig:
             max_symbols=greedy.integer("max_symbols", 10),
             prompts=prompts,
             prompt_hidden=2 * d_model if prompts else 0,
-            languages=_languages(
-                config.get("languages"), defaults.get("prompt_dictionary"), prompts
-            ),
+            languages=_languages(_listed(config), defaults.get("prompt_dictionary"), prompts),
         )
 
 
@@ -259,6 +257,19 @@ def _left_context(encoder: _Section) -> int:
     return left
 
 
+def _listed(config: Mapping[str, Any]) -> Any:
+    """The file's own list of languages, once the locales are known that it has beside the 40."""
+    for entry in config.get("locales") or ():
+        try:
+            add(Locale(**(dict(entry) | {"tier": READY, "aliases": ()})))
+        except (TypeError, ValueError) as error:
+            raise CheckpointFormatError(
+                f"a locale of the checkpoint is {entry!r}: {error}; code, english, region, native "
+                "and prompt_index are due"
+            ) from error
+    return config.get("languages")
+
+
 def _languages(listed: Any, prompt_dictionary: Any, prompts: int) -> tuple[str, ...]:
     """Locales of a model: as its file lists them, or by its prompt slots.
 
@@ -268,8 +279,8 @@ def _languages(listed: Any, prompt_dictionary: Any, prompts: int) -> tuple[str, 
             isn't ours to ask for.
         prompts: number of slots; 0 means the English model.
     """
-    codes = {locale.code: locale.prompt_index for locale in LOCALES}
     if listed is not None:
+        codes = {locale.code: locale.prompt_index for locale in BY_CODE.values()}
         if not isinstance(listed, list) or not listed or any(code not in codes for code in listed):
             raise CheckpointFormatError(
                 f"languages of the checkpoint are {listed!r}; a list of locales such as 'es-ES' is "
@@ -278,6 +289,7 @@ def _languages(listed: Any, prompt_dictionary: Any, prompts: int) -> tuple[str, 
         return tuple(listed)
     if not prompts:
         return ("en-US",)
+    codes = {locale.code: locale.prompt_index for locale in LOCALES}
     if isinstance(prompt_dictionary, Mapping) and prompt_dictionary:
         codes = {code: slot for code, slot in codes.items() if prompt_dictionary.get(code) == slot}
     return tuple(code for code, slot in codes.items() if slot < prompts)

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from training.corpus.grammar import Grammar, capitalised
@@ -16,6 +17,7 @@ Kind = Literal["sentence", "short", "salad"]
 SHORT_SHARE = 0.25
 SALAD_SHARE = 0.17
 
+MARKS = ".,?!¿¡।"
 _HELD_OUT_PERCENT = 12
 _MIN_TRAIN_COUNT = 5
 
@@ -33,10 +35,16 @@ class Utterance:
 class CorpusPlan:
     """The texts of one language, split so that no held-out sentence is ever trained on."""
 
-    def __init__(self, language: str, seed: int = 1, train_size: int = 2500) -> None:
-        """Generate `train_size` training utterances and the pool of held-out sentences."""
+    def __init__(
+        self, language: str, seed: int = 1, train_size: int = 2500, grammar: Path | None = None
+    ) -> None:
+        """Generate `train_size` training utterances and the pool of held-out sentences.
+
+        `grammar` is a folder of grammars; the restaurant's phone line by default.
+        """
         self.language = language
-        self.grammar = Grammar(language)
+        self.grammar = Grammar(language, grammar)
+        self._stop = "।" if language == "hi-IN" else "."
         self._seed = seed
         self._spoken: Counter[str] = Counter()
         self._vocabulary = grammar_vocabulary(self.grammar, self._rng("vocabulary"))
@@ -90,8 +98,8 @@ class CorpusPlan:
         if draw < SHORT_SHARE:
             text = self.grammar.expand("short", rng)
             if rng.random() < 0.15:
-                text += ". " + self.grammar.expand("short", rng)
-            return capitalised(text + "."), "short"
+                text += f"{self._stop} " + self.grammar.expand("short", rng)
+            return capitalised(text + self._stop), "short"
         if draw < SHORT_SHARE + SALAD_SHARE:
             return self._salad(rng), "salad"
         # Of four the one with the least spoken words: a fixed grammar says digits 100 times as
@@ -123,7 +131,7 @@ class CorpusPlan:
         text = pieces[0]
         for piece in pieces[1:]:
             text += (", " if rng.random() < 0.12 else " ") + piece
-        closing = "?" if rng.random() < 0.12 else "."
+        closing = "?" if rng.random() < 0.12 else self._stop
         opening = "¿" if closing == "?" and self.language == "es-ES" else ""
         return capitalised(opening + text + closing)
 
@@ -137,14 +145,14 @@ def grammar_vocabulary(grammar: Grammar, rng: random.Random) -> list[str]:
     for _ in range(6000):
         for rule in ("utterance", "short"):
             for word in grammar.expand(rule, rng).split():
-                bare = word.strip(".,?!¿¡")
+                bare = word.strip(MARKS)
                 forms.setdefault(bare.lower(), Counter())[bare] += 1
     # "Yes" is lower case inside a sentence; "Anna" and "I" never are. The grammar writes a
     # capital only at the start of a line or in a name, and "short" has both in lower case.
     proper = {
         word
         for rule in ("name", "day", "month", "language_name")
-        for word in grammar.rules[rule]
+        for word in grammar.rules.get(rule, ())
         if word[0].isupper()
     } | {"I", "I'd", "I'll", "I'm"}
     by_lower = {word.lower(): word for word in proper}
@@ -162,4 +170,4 @@ def held_out_split(text: str) -> str | None:
 
 def words_of(text: str) -> list[str]:
     """The words of `text` in lower case without punctuation."""
-    return [word.strip(".,?!¿¡").lower() for word in text.split()]
+    return [word.strip(MARKS).lower() for word in text.split()]

@@ -1,0 +1,169 @@
+"""Fine-tuning end to end on the bundled calls: a few steps, a checkpoint that the engine loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from nemotron_voice.audio import read_samples
+from nemotron_voice.cli.demo import bundled_calls
+from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.model.checkpoint import load_checkpoint
+from nemotron_voice.model.network import Network
+from tests.model.tiny import stream
+from tests.reference import nemo_model
+
+pytest.importorskip("nemo", "3.0.0")
+pytestmark = pytest.mark.reference
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory) -> tuple[Path, Path]:
+    """Manifests: turns of the calls as they are, and the English ones as if they were Hindi."""
+    folder = tmp_path_factory.mktemp("speech")
+    rows, hindi = [], []
+    for number, call in enumerate(bundled_calls()):
+        samples = read_samples(call.audio)
+        for place, turn in enumerate(call.turns):
+            own = samples[int((turn.start - 0.1) * RATE) : int((turn.end + 0.2) * RATE)]
+            name = f"{number}-{place}.flac"
+            soundfile.write(folder / name, own, RATE)
+            row = {"audio_filepath": name, "duration": round(own.size / RATE, 3)}
+            rows.append(row | {"text": turn.text, "target_lang": turn.language})
+            if turn.language == "en-US":
+                hindi.append(row | {"text": "मुझे एक मेज़ चाहिए।", "target_lang": "hi-IN"})
+    paths = folder / "old.jsonl", folder / "hindi.jsonl"
+    for path, own_rows in zip(paths, (rows, hindi), strict=True):
+        path.write_text("".join(json.dumps(row) + "\n" for row in own_rows))
+    return paths
+
+
+def open_model(source: str):
+    from training.finetune import checkpoint
+
+    return checkpoint.open_model(source)
+
+
+def finetune(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "training.finetune", "--model", "demo", "--threads", "1"]
+    return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def tuned(speech, tmp_path_factory) -> Path:
+    """A few steps towards a new script."""
+    old, hindi = speech
+    output = tmp_path_factory.mktemp("tuned") / "out"
+    done = finetune(
+        *("--train", str(hindi), "--train", f"{old}=2", "--test", f"old={old}"),
+        *("--add-pieces", "60", "--steps", "6", "--batch-s", "20", "--workers", "0"),
+        *("--latency-ms", "80", "--output", str(output)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+def test_what_comes_out_is_a_checkpoint_a_report_and_hypotheses(tuned, speech):
+    checkpoint = load_checkpoint(tuned / "model.nemo")
+    assert checkpoint.languages == (*load_checkpoint("demo").languages, "hi-IN")
+    pieces = [checkpoint.tokenizer.piece(n) for n in range(checkpoint.tokenizer.size)]
+    assert "म" in "".join(pieces)
+    assert checkpoint.config.blank == checkpoint.tokenizer.size
+    results = json.loads((tuned / "results.json").read_text())
+    assert results["recipe"]["steps"] == 6
+    assert results["train"][0]["locales"] == ["hi-IN"]
+    before, after = (
+        results["tests"]["old"][when][0]["error_rate"]["value"] for when in ("before", "after")
+    )
+    assert before < 30  # of the base, which is heard in its own domain
+    assert after < before + 30  # six steps at a warming rate break little
+    assert "# demo, fine-tuned" in (tuned / "report.md").read_text()
+    rows = [json.loads(line) for line in (tuned / "manifests" / "0-hindi.jsonl").open()]
+    assert rows[0]["text"].endswith("।<hi-IN>")
+
+
+def test_engine_and_nemo_agree_on_what_was_learnt(tuned, speech):
+    theirs = open_model(str(tuned / "model.nemo"))
+    theirs.eval()
+    theirs.preprocessor.featurizer.dither = 0.0
+    checkpoint = load_checkpoint(tuned / "model.nemo")
+    ours = Network(checkpoint.weights, checkpoint.config)
+    samples = read_samples(bundled_calls()[0].audio)[: 12 * RATE]
+    for lookahead in (0, 3):
+        frames, emissions = stream(ours, samples, lookahead, 101)
+        whole = nemo_model.whole(theirs, samples, lookahead, "auto")
+        expected = [token for token in whole.tokens if token[1] < len(frames)]
+        assert [(one.token_id, one.frame) for one in emissions] == expected
+        assert expected
+
+
+def test_a_run_that_was_cut_off_goes_on(tuned, speech):
+    old, hindi = speech
+    options = ["--train", str(hindi), "--train", f"{old}=2", "--add-pieces", "60"]
+    options += ["--batch-s", "20", "--workers", "0", "--output", str(tuned)]
+    refused = finetune(*options, "--steps", "8")
+    assert refused.returncode == 2
+    assert "add --resume" in refused.stderr
+    done = finetune(*options, "--steps", "8", "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step 8 of 8" in done.stdout
+    state = torch.load(tuned / "run" / "last.ckpt", map_location="cpu", weights_only=False)
+    assert state["global_step"] == 8
+
+
+def test_a_frozen_encoder_stays_what_it_was(speech, tmp_path):
+    old, _ = speech
+    done = finetune(
+        *("--train", str(old), "--trainable", "decoder", "--steps", "2", "--batch-s", "10"),
+        *("--workers", "0", "--output", str(tmp_path / "out")),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = (
+        load_checkpoint("demo").weights,
+        load_checkpoint(tmp_path / "out/model.nemo").weights,
+    )
+    changed = {
+        name for name in before if not torch.equal(before[name].float(), after[name].float())
+    }
+    assert changed
+    assert not any(name.startswith("encoder.") for name in changed)
+
+
+def test_letters_that_the_tokenizer_lacks_are_refused_by_name(speech, tmp_path):
+    done = finetune("--train", str(speech[1]), "--output", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "no piece for" in done.stderr
+    assert "--add-pieces" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nemos_own_loss_is_the_same(speech):
+    from training.finetune.recipe import TorchTransducerLoss
+
+    model = open_model("demo")
+    torch.manual_seed(0)
+    scores = torch.randn(2, 7, 4, 12)
+    labels, frames, counts = (
+        torch.tensor([[1, 2, 3], [4, 5, 0]]),
+        torch.tensor([7, 5]),
+        torch.tensor([3, 2]),
+    )
+    model.loss._loss.blank = 11
+    theirs = model.loss._loss(
+        acts=scores.log_softmax(-1), labels=labels, act_lens=frames, label_lens=counts
+    )
+    ours = TorchTransducerLoss()(scores, labels, frames, counts)
+    torch.testing.assert_close(ours, theirs.flatten(), atol=1e-3, rtol=1e-4)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"is no \.nemo file"):
+        open_model("nvidia/nemotron")
