@@ -38,7 +38,7 @@ def main(
 ) -> None:
     """Compare, and fail if one clip differs."""
     lookahead = lookahead_of(latency_ms)
-    theirs = open_model(str(model))
+    theirs = open_model(str(model), Path())
     theirs.eval()
     theirs.preprocessor.featurizer.dither = 0.0
     checkpoint = load_checkpoint(model)

@@ -46,10 +46,10 @@ def speech(tmp_path_factory) -> tuple[Path, Path]:
     return paths
 
 
-def open_model(source: str):
+def open_model(source: str, folder: Path):
     from training.finetune import checkpoint
 
-    return checkpoint.open_model(source)
+    return checkpoint.open_model(source, folder)
 
 
 def finetune(*options: str) -> subprocess.CompletedProcess[str]:
@@ -90,8 +90,8 @@ def test_what_comes_out_is_a_checkpoint_a_report_and_hypotheses(tuned, speech):
     assert rows[0]["text"].endswith("।<hi-IN>")
 
 
-def test_engine_and_nemo_agree_on_what_was_learnt(tuned, speech):
-    theirs = open_model(str(tuned / "model.nemo"))
+def test_engine_and_nemo_agree_on_what_was_learnt(tuned, tmp_path):
+    theirs = open_model(str(tuned / "model.nemo"), tmp_path)
     theirs.eval()
     theirs.preprocessor.featurizer.dither = 0.0
     checkpoint = load_checkpoint(tuned / "model.nemo")
@@ -145,10 +145,10 @@ def test_letters_that_the_tokenizer_lacks_are_refused_by_name(speech, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_nemos_own_loss_is_the_same(speech):
+def test_nemos_own_loss_is_the_same(tmp_path):
     from training.finetune.recipe import TorchTransducerLoss
 
-    model = open_model("demo")
+    model = open_model("demo", tmp_path)
     torch.manual_seed(0)
     scores = torch.randn(2, 7, 4, 12)
     labels, frames, counts = (
@@ -166,4 +166,4 @@ def test_nemos_own_loss_is_the_same(speech):
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"is no \.nemo file"):
-        open_model("nvidia/nemotron")
+        open_model("nvidia/nemotron", tmp_path)

@@ -114,7 +114,7 @@ def finetune(
         )
     added = [_added_locale(text) for text in new_locale or ()]
     sources, tests = data.read_sources(train_on), _read_tests(test or [])
-    base = checkpoint.open_model(model)
+    base = checkpoint.open_model(model, output / "tokenizer-of-base")
     languages = _languages(model, base, sources, added)
     checkpoint.give_slots(base, added)
     texts = {

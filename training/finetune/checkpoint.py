@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -34,11 +33,12 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
-def open_model(source: str) -> Any:
+def open_model(source: str, folder: Path) -> Any:
     """NeMo's model, on the CPU.
 
     Args:
         source: "demo", or a `.nemo` file of `EncDecRNNTBPEModelWithPrompt`.
+        folder: for the bundled tokenizer; NeMo reads it again when the model is saved.
 
     Raises:
         ConfigurationError: it is neither.
@@ -47,7 +47,7 @@ def open_model(source: str) -> Any:
     from nemo.collections.asr.models import EncDecRNNTBPEModelWithPrompt
 
     if source == DEMO:
-        return _bundled(EncDecRNNTBPEModelWithPrompt)
+        return _bundled(EncDecRNNTBPEModelWithPrompt, folder)
     path = Path(source)
     if not path.is_file() or path.suffix != ".nemo":
         raise ConfigurationError(
@@ -61,10 +61,11 @@ def open_model(source: str) -> Any:
     return model
 
 
-def _bundled(kind: Any) -> Any:
+def _bundled(kind: Any, folder: Path) -> Any:
     checkpoint = load_checkpoint(DEMO)
-    data = (files("nemotron_voice") / "demo" / TOKENIZER).read_bytes()
-    model = _build(kind, data, checkpoint.languages)
+    _write_tokenizer(folder, (files("nemotron_voice") / "demo" / TOKENIZER).read_bytes())
+    config = build_config(folder) | {"languages": list(checkpoint.languages)}
+    model = kind(cfg=OmegaConf.create(config), trainer=None)
     weights = {}
     for name in model.state_dict():
         if not name.startswith("preprocessor."):
@@ -73,15 +74,8 @@ def _bundled(kind: Any) -> Any:
     return model
 
 
-def _build(kind: Any, tokenizer: bytes, languages: Sequence[str]) -> Any:
-    """A model of the bundled sizes; NeMo copies the tokenizer, so its folder may go."""
-    with tempfile.TemporaryDirectory() as folder:
-        _write_tokenizer(Path(folder), tokenizer)
-        config = build_config(Path(folder)) | {"languages": list(languages)}
-        return kind(cfg=OmegaConf.create(config), trainer=None)
-
-
 def _write_tokenizer(folder: Path, data: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER).write_bytes(data)
     processor = sentencepiece.SentencePieceProcessor(model_proto=data)
     pieces = [processor.id_to_piece(n) for n in range(processor.get_piece_size())]
@@ -103,7 +97,6 @@ def with_more_pieces(model: Any, texts: Sequence[str], pieces: int, folder: Path
         folder: where the new tokenizer is kept.
     """
     data = vocabulary.extended(processor_of(model).serialized_model_proto(), texts, pieces)
-    folder.mkdir(parents=True, exist_ok=True)
     _write_tokenizer(folder, data)
     config = OmegaConf.create(OmegaConf.to_container(model.cfg, resolve=True))
     with open_dict(config):

@@ -186,6 +186,7 @@ def train(
     model.setup_training_data(OmegaConf.create(loader))
     last = folder / LAST
     trainer.fit(model, ckpt_path=str(last) if resume and last.exists() else None)
+    trainer.save_checkpoint(last)  # a longer run may go on from here
     if recipe.average:
         average.put_into(model)
     model.eval()
