@@ -155,7 +155,7 @@ def transcribe(
         typer.Option(
             metavar="MANIFEST",
             help="Instead of FILES, all files of a manifest, on a Ray cluster: JSON lines with "
-            "audio_filepath and maybe language, or a path a line. Writes a JSON line a file.",
+            "audio_filepath and maybe target_lang, or a path a line. Writes a JSON line a file.",
         ),
     ] = None,
     output: Annotated[

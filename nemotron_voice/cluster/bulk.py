@@ -21,6 +21,7 @@ from nemotron_voice.cluster.failures import failure
 from nemotron_voice.config import DEFAULT_MODEL, LATENCIES_MS, StreamOptions
 from nemotron_voice.engine import Engine
 from nemotron_voice.errors import ConfigurationError, NemotronVoiceError
+from nemotron_voice.evaluation.manifest import LANGUAGE_FIELDS
 from nemotron_voice.hear import hear
 from nemotron_voice.transcript import Transcript, join_texts, languages_by_words
 
@@ -67,7 +68,8 @@ class Entry:
 def read_manifest(manifest: Path, language: str = languages.AUTO) -> list[Entry]:
     """The files of a manifest: JSON lines, or a path a line; relative paths begin at its folder.
 
-    A JSON line has "audio_filepath" or "path", and may have "language". Empty lines don't count.
+    A JSON line has "audio_filepath" or "path", and may have "target_lang" or "language". Empty
+    lines don't count.
 
     Raises:
         ConfigurationError: the manifest can't be read, names no file, or has another kind of line.
@@ -97,10 +99,10 @@ def _read_line(text: str, where: str) -> tuple[str, str | None]:
     except ValueError as error:
         raise ConfigurationError(f"{where} is no JSON: {error}") from error
     named = next((row[name] for name in PATH_FIELDS if name in row), None)
-    spoken = row.get("language")
+    spoken = next((row[name] for name in LANGUAGE_FIELDS if name in row), None)
     if not isinstance(named, str) or not isinstance(spoken, str | None):
         raise ConfigurationError(
-            f'{where} has no text "audio_filepath" or "path", or a "language" that is no text'
+            f'{where} has no text "audio_filepath" or "path", or a language that is no text'
         )
     return named, spoken
 

@@ -112,7 +112,7 @@ def test_a_model_that_no_actor_can_load_is_named(folder: Path) -> None:
         ("", "names no file"),
         ('{"audio": "a.wav"}', 'line 1 has no text "audio_filepath"'),
         ('a.wav\n{"path": 3}', "line 2 has no text"),
-        ('{"path": "a.wav", "language": 4}', '"language" that is no text'),
+        ('{"path": "a.wav", "language": 4}', "a language that is no text"),
         ('{"path": "a.wav"', "line 1 is no JSON"),
     ],
 )
