@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ FRAME_S = 0.08
 DELAY = 2  # a piece is written in the second frame that begins after its end
 COMMA_S = 0.12  # after the word
 TERMINAL_S = 0.25
-TERMINALS = ".?!"
+TERMINALS = ".?!।"
 COMMAS = ",;:"
 
 # Classes of the auxiliary head: what is being said in a frame.
@@ -42,8 +43,13 @@ class Targets:
 class TargetMaker:
     """Makes targets with one vocabulary; keeps each word's pieces."""
 
-    def __init__(self, tokenizer: sentencepiece.SentencePieceProcessor) -> None:
+    def __init__(
+        self,
+        tokenizer: sentencepiece.SentencePieceProcessor,
+        tag_of: Callable[[str], list[int]] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.tag_of = tag_of or self._tag  # a language's tag: the pieces that spell it
         self._pieces: dict[str, list[tuple[int, str]]] = {}
 
     def pieces(self, word: str) -> list[tuple[int, str]]:
@@ -55,9 +61,8 @@ class TargetMaker:
             self._pieces[word] = found
         return found
 
-    def tag(self, language: str) -> int:
-        """The number of a language's tag."""
-        return int(self.tokenizer.piece_to_id(f"<{language}>"))
+    def _tag(self, language: str) -> list[int]:
+        return [int(self.tokenizer.piece_to_id(f"<{language}>"))]
 
     def make(self, words: list[TimedWord], frames: int, *, tags: bool) -> Targets:
         """The targets of one clip; `tags` is true when the prompt is `auto`."""
@@ -88,8 +93,9 @@ class TargetMaker:
             tokens.append(number)
             times.append(time)
         if tags and word.text[-1] in TERMINALS:
-            tokens.append(self.tag(word.language))
-            times.append(word.end + TERMINAL_S)
+            for number in self.tag_of(word.language):
+                tokens.append(number)
+                times.append(word.end + TERMINAL_S)
 
 
 def _letters_in(text: str) -> int:

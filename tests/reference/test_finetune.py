@@ -90,6 +90,32 @@ def test_what_comes_out_is_a_checkpoint_a_report_and_hypotheses(tuned, speech):
     assert rows[0]["text"].endswith("।<hi-IN>")
 
 
+def test_where_words_have_times_they_are_learnt_along_them(speech, tmp_path):
+    rows = [json.loads(line) for line in speech[0].open()][:4]
+    for row in rows:
+        row["audio_filepath"] = str(speech[0].parent / row["audio_filepath"])
+        words = row["text"].split()
+        row["words"] = [
+            {
+                "word": word,
+                "start": n / len(words) * row["duration"],
+                "end": (n + 1) / len(words) * row["duration"],
+            }
+            for n, word in enumerate(words)
+        ]
+    path = tmp_path / "aligned.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = finetune(
+        *("--train", str(path), "--test", f"same={path}", "--steps", "6", "--batch-s", "20"),
+        *("--workers", "0", "--output", str(tmp_path / "out")),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "along the times of words" in done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (after,) = results["tests"]["same"]["after"][:1]
+    assert after["error_rate"]["value"] < 60
+
+
 def test_engine_and_nemo_agree_on_what_was_learnt(tuned, tmp_path):
     theirs = open_model(str(tuned / "model.nemo"), tmp_path)
     theirs.eval()

@@ -8,5 +8,6 @@ NeMo's own model, loss, augmentation and data loading do the work; here is what 
     vocabulary   does the tokenizer have the language's letters and tag; new pieces where not
     data         manifests checked whole, tags put into the texts, mixed with the old languages'
     recipe       NeMo's and Lightning's configuration, with defaults for a few hours of speech
+    aligned      the loss along the times of words, where the manifests have them
     report       error rates before and after, at the latency deployed, and what was forgotten
 """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,7 +157,9 @@ def finetune(
         noise=noise,
     )
     began = time.monotonic()
-    train(base, loader, recipe, run, resume=resume)
+    aligned = all(data.is_aligned(clip) for source in sources for clip in source.clips)
+    _say(f"learning {'along the times of words' if aligned else 'by the full sum over paths'}")
+    train(base, loader, recipe, run, tag_of=_tag_pieces(base) if aligned else None, resume=resume)
     minutes = (time.monotonic() - began) / 60
     tuned = output / "model.nemo"
     checkpoint.save(base, tuned, languages)
@@ -239,6 +242,16 @@ def _with_vocabulary(base: Any, texts: dict[str, list[str]], add_pieces: int, ou
                 f"{add_pieces} new pieces aren't enough for {''.join(still.values())!r}"
             )
     return base
+
+
+def _tag_pieces(base: Any) -> Callable[[str], list[int]]:
+    tokenizer = checkpoint.processor_of(base)
+
+    def pieces(locale: str) -> list[int]:
+        spelling = vocabulary.tag_spelling(tokenizer, locale)
+        return [int(tokenizer.piece_to_id(piece)) for piece in spelling.pieces]
+
+    return cache(pieces)
 
 
 def _lacking(base: Any, texts: dict[str, list[str]]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,15 @@ def write_manifest(clips: Sequence[Clip], tag_of: Callable[[str], TagSpelling], 
             }
             if clip.offset_s is not None:
                 row["offset"] = clip.offset_s
+            if is_aligned(clip):
+                row["words"] = [asdict(word) | {"word": word.text} for word in clip.words]
+                row["spoken_s"] = clip.duration_s
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def is_aligned(clip: Clip) -> bool:
+    """Whether each word of the text has its time."""
+    return bool(clip.words) and [word.text for word in clip.words] == clip.text.split()
 
 
 def loader_config(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,13 @@ class Progress(Callback):
 
 
 def train(
-    model: Any, loader: dict[str, Any], recipe: Recipe, folder: Path, *, resume: bool
+    model: Any,
+    loader: dict[str, Any],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    tag_of: Callable[[str], list[int]] | None,
+    resume: bool,
 ) -> None:
     """Train a NeMo model in place.
 
@@ -129,6 +136,7 @@ def train(
         model: `EncDecRNNTBPEModelWithPrompt`.
         loader: of `data.loader_config`.
         recipe: how.
+        tag_of: a language's tag as pieces, to train along the words' times; None: by the full sum.
         folder: of checkpoints and logs.
         resume: go on from the last checkpoint there.
     """
@@ -139,6 +147,8 @@ def train(
     if not on_gpu:
         model.loss._loss = TorchTransducerLoss()  # noqa: SLF001 - it has no setter
     _augment(model)
+    _prompt_in_fp32(model)
+    model.train()  # Lightning leaves it as it is, and a restored model may be in evaluation mode
     average = MovingAverage(recipe.average)
     trainer = Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -166,6 +176,26 @@ def train(
             ),
         ],
     )
+    last = folder / LAST
+    state = str(last) if resume and last.exists() else None
+    if tag_of is None:
+        _as_nemo_does(model, loader, recipe, trainer)
+        trainer.fit(model, ckpt_path=state)
+    else:
+        from training.finetune import aligned
+
+        module = aligned.AlignedTraining(
+            model, rate=recipe.rate, warmup_steps=recipe.warmup_steps, steps=recipe.steps
+        )
+        trainer.fit(module, aligned.loader(model, loader, tag_of), ckpt_path=state)
+    trainer.save_checkpoint(last)  # a longer run may go on from here
+    if recipe.average:
+        average.put_into(trainer.lightning_module)
+    model.eval()
+
+
+def _as_nemo_does(model: Any, loader: dict[str, Any], recipe: Recipe, trainer: Trainer) -> None:
+    """Optimiser and data of NeMo's own training."""
     model.set_trainer(trainer)
     with open_dict(model.cfg):
         model.cfg.optim = OmegaConf.create(
@@ -184,12 +214,19 @@ def train(
         )
     model.setup_optimization(model.cfg.optim)
     model.setup_training_data(OmegaConf.create(loader))
-    last = folder / LAST
-    trainer.fit(model, ckpt_path=str(last) if resume and last.exists() else None)
-    trainer.save_checkpoint(last)  # a longer run may go on from here
-    if recipe.average:
-        average.put_into(model)
-    model.eval()
+
+
+def _prompt_in_fp32(model: Any) -> None:
+    """As in the engine: in bf16 the prompt's part of the sum is rounded away."""
+    kernel = model.prompt_kernel
+    inner = kernel.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            result: torch.Tensor = inner(x.float())
+        return result
+
+    kernel.forward = forward
 
 
 def _augment(model: Any) -> None:

@@ -1,0 +1,153 @@
+"""Training along the known times of words, where the manifests have them: hours become enough.
+
+The full-sum transducer loss has to find out by itself which sound writes which piece. A small
+network with little speech learns the texts' grammar first, and then has no need to listen. Where
+each word's time is known (synthesis, a forced aligner), the loss is the joint's cross-entropy along
+the one path on which each piece is written as soon as it has been said: that of `training/train.py`,
+with NeMo's model, loader and augmentation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lhotse.dataset.collation import collate_vectors
+from lightning.pytorch import LightningModule
+from nemo.collections.asr.data.audio_to_text_lhotse_prompt_index import (
+    LhotseSpeechToTextBpeDatasetWithPromptIndex,
+)
+from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
+from omegaconf import OmegaConf
+
+from training.loss import path_loss, predictions
+from training.model_config import add_prompt
+from training.targets import TargetMaker, TimedWord, path_nodes
+
+TAIL_S = 0.6  # of silence behind each clip: the time in which its last pieces are due
+NOISE = 0.1  # share of the pieces that the prediction network is shown wrong
+DEAF = 0.15  # share of the path at which it isn't heard, so that the encoder must be
+STRAY = 0.3  # weight of the ways back to the path
+
+
+class AlignedBatch(NamedTuple):
+    """Tensors of one step. The first two are as in NeMo's batches."""
+
+    signal: torch.Tensor  # [rows, samples]
+    signal_len: torch.Tensor  # [rows]
+    prompt: torch.Tensor  # [rows]
+    tokens: torch.Tensor  # [rows, longest], padded with 0
+    token_counts: torch.Tensor  # [rows]
+    node_row: torch.Tensor  # [nodes] and so on: the path, and ways back to it
+    node_frame: torch.Tensor
+    node_written: torch.Tensor
+    node_step: torch.Tensor
+    node_weight: torch.Tensor
+
+
+class AlignedDataset(LhotseSpeechToTextBpeDatasetWithPromptIndex):  # type: ignore[misc]
+    """NeMo's dataset, which also says when each piece is due."""
+
+    def __init__(self, model: Any, cfg: dict[str, Any], tag_of: Callable[[str], list[int]]) -> None:
+        super().__init__(model.tokenizer, cfg)
+        self._blank = model.joint.num_classes_with_blank - 1
+        self._rate = model.cfg.sample_rate
+        self._samples_per_frame = round(
+            model.cfg.preprocessor.window_stride * self._rate * model.cfg.encoder.subsampling_factor
+        )
+        self._maker = TargetMaker(model.tokenizer.tokenizer, tag_of)
+
+    def __getitem__(self, cuts: Any) -> AlignedBatch:
+        """Tensors of some cuts."""
+        audio, lengths, cuts = self.load_audio(cuts)
+        tail = round(TAIL_S * self._rate)
+        audio, lengths = torch.nn.functional.pad(audio, (0, tail)), lengths + tail
+        prompts, targets, nodes = [], [], []
+        for cut, length in zip(cuts, lengths.tolist(), strict=True):
+            prompts.append(self._get_prompt_index_for_cut(cut))
+            language = cut.supervisions[0].language
+            stretch = cut.duration / cut.custom["spoken_s"]  # of a change of speed
+            words = [
+                TimedWord(w["word"], w["start"] * stretch, w["end"] * stretch, language)
+                for w in cut.custom["words"]
+            ]
+            target = self._maker.make(
+                words, length // self._samples_per_frame, tags=prompts[-1] == self.auto_index
+            )
+            targets.append(target)
+            nodes.append(path_nodes(target, self._blank, token_weight=1.0, stray_weight=STRAY))
+
+        def joined(name: str) -> torch.Tensor:
+            return torch.from_numpy(np.concatenate([getattr(one, name) for one in nodes]))
+
+        counts = torch.tensor([len(one.tokens) for one in targets])
+        return AlignedBatch(
+            signal=audio,
+            signal_len=lengths,
+            prompt=torch.tensor(prompts),
+            tokens=collate_vectors([torch.from_numpy(one.tokens) for one in targets], 0),
+            token_counts=counts,
+            node_row=torch.repeat_interleave(torch.tensor([len(one.frame) for one in nodes])),
+            node_frame=joined("frame"),
+            node_written=joined("written"),
+            node_step=joined("step"),
+            node_weight=joined("weight").float(),
+        )
+
+
+class AlignedTraining(LightningModule):
+    """A NeMo model, trained along paths."""
+
+    def __init__(self, model: Any, *, rate: float, warmup_steps: int, steps: int) -> None:
+        super().__init__()
+        self.model = model
+        self._rate, self._warmup, self._steps = rate, warmup_steps, steps
+
+    @property
+    def cfg(self) -> Any:
+        """NeMo's configuration."""
+        return self.model.cfg
+
+    def training_step(self, batch: AlignedBatch, _: int) -> dict[str, torch.Tensor]:
+        """The loss of a batch."""
+        model = self.model
+        mel, mel_len = model.preprocessor(input_signal=batch.signal, length=batch.signal_len)
+        if model.spec_augmentation is not None:
+            mel = model.spec_augmentation(input_spec=mel, length=mel_len)
+        encoded, _lengths = model.encoder(audio_signal=mel, length=mel_len)
+        with torch.autocast(encoded.device.type, enabled=False):
+            encoded = add_prompt(model, encoded.float().transpose(1, 2), batch.prompt)
+            written = predictions(model, batch, noise=NOISE)
+            loss, _right = path_loss(model, encoded, written, batch, token_weight=1.0, deaf=DEAF)
+        return {"loss": loss}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, whose rate rises, then falls by a cosine."""
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(learning, lr=self._rate, betas=(0.9, 0.98), weight_decay=1e-3)
+
+        def share(step: int) -> float:
+            if step < self._warmup:
+                return (step + 1) / self._warmup
+            done = min(1.0, (step - self._warmup) / max(1, self._steps - self._warmup))
+            return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def loader(model: Any, config: dict[str, Any], tag_of: Callable[[str], list[int]]) -> Any:
+    """NeMo's loader of a configuration, with word times."""
+    return get_lhotse_dataloader_from_config(
+        OmegaConf.create(config),
+        global_rank=0,
+        world_size=1,
+        dataset=AlignedDataset(model, config, tag_of),
+        tokenizer=model.tokenizer,
+    )
