@@ -2,9 +2,9 @@
 
 The full-sum transducer loss has to find out by itself which sound writes which piece. A small
 network with little speech learns the texts' grammar first, and then has no need to listen. Where
-each word's time is known (synthesis, a forced aligner), the loss is the joint's cross-entropy along
-the one path on which each piece is written as soon as it has been said: that of `training/train.py`,
-with NeMo's model, loader and augmentation.
+each word's time is known (synthesis, a forced aligner), the loss is the joint's cross-entropy
+along the one path on which each piece is written as soon as it has been said, as in
+`training/train.py`; model, loader and augmentation are NeMo's.
 """
 
 from __future__ import annotations
