@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -41,19 +41,35 @@ async def hear(
         AudioDecodeError: the file is damaged; what could be decoded has been heard to its end.
     """
     stream = recognizer.open(options, sample_rate=audio.sample_rate)
+    damage: AudioDecodeError | None = None
+    async with reading(stream, on_transcript):
+        try:
+            await _feed(stream, audio, realtime=realtime, on_progress=on_progress)
+        except AudioDecodeError as error:
+            damage = error
+        await stream.finish()
+    if damage is not None:
+        raise damage
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    stream: RecognizerStream, on_transcript: Callable[[Transcript], None]
+) -> AsyncIterator[None]:
+    """Hand over a stream's transcripts while the block feeds and finishes it; then close it.
+
+    Args:
+        stream: just opened.
+        on_transcript: called with each transcript, in order; all have been when the block is left.
+    """
 
     async def read() -> None:
         async for transcript in stream:
             on_transcript(transcript)
 
     reader = asyncio.create_task(read())
-    damage: AudioDecodeError | None = None
     try:
-        try:
-            await _feed(stream, audio, realtime=realtime, on_progress=on_progress)
-        except AudioDecodeError as error:
-            damage = error
-        await stream.finish()
+        yield
         await reader
     except StreamClosedError:
         await reader  # the engine failed the stream: the iteration knows why
@@ -63,8 +79,6 @@ async def hear(
         await stream.aclose()
         with contextlib.suppress(asyncio.CancelledError):
             await reader
-    if damage is not None:
-        raise damage
 
 
 async def _feed(

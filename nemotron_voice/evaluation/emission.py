@@ -33,9 +33,9 @@ def delays(
         events: of a stream in real time, in order.
         normalise: how texts are compared; a word that it takes apart isn't measured.
     """
-    texts = [_Texts.at(event.at_s, events[: n + 1], normalise) for n, event in enumerate(events)]
-    if not words or not texts:
+    if not words or not events:
         return Delays()
+    texts = [_Texts.at(event.at_s, events[: n + 1], normalise) for n, event in enumerate(events)]
     spoken = [(normalise(word.text), word.end) for word in words]
     spoken = [(text, end) for text, end in spoken if text and " " not in text]
     if not spoken or not texts[-1].final:

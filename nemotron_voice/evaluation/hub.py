@@ -57,6 +57,10 @@ def prepare(
         ConfigurationError: `datasets` is missing, there is no such dataset, config, split or
             column.
     """
+    folder = folder or _folder(spec)
+    manifest = folder / "manifest.jsonl"
+    if manifest.exists():
+        return manifest
     try:
         import datasets  # noqa: PLC0415 - of an extra
     except ModuleNotFoundError as error:
@@ -64,10 +68,6 @@ def prepare(
             f"{spec.name} is a dataset's name, and {error.name} is missing; "
             "pip install 'nemotron-voice[datasets]', or give a manifest"
         ) from error
-    folder = folder or _folder(spec)
-    manifest = folder / "manifest.jsonl"
-    if manifest.exists():
-        return manifest
     try:
         rows = datasets.load_dataset(
             spec.name, spec.config, split=spec.split, revision=spec.revision

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,12 +11,12 @@ from typing import Final
 from nemotron_voice.audio import AudioFile
 from nemotron_voice.config import StreamOptions
 from nemotron_voice.endpointing import Endpointer
-from nemotron_voice.errors import AudioError, ConfigurationError, StreamClosedError
+from nemotron_voice.errors import AudioError, ConfigurationError
 from nemotron_voice.evaluation.emission import Event, delays
 from nemotron_voice.evaluation.hypotheses import Delays, Hypothesis, Piece
 from nemotron_voice.evaluation.manifest import Clip
 from nemotron_voice.evaluation.normalisation import Normaliser, normalise
-from nemotron_voice.hear import PACKET_MS, packets, sleep_until
+from nemotron_voice.hear import PACKET_MS, packets, reading, sleep_until
 from nemotron_voice.languages import AUTO
 from nemotron_voice.recognizer import Recognizer, RecognizerStream
 from nemotron_voice.resampler import Samples
@@ -112,36 +111,26 @@ class _Listener:
                 max_buffered_s=2 * _BUFFERED_S,
             )
         )
-        reader = asyncio.create_task(self._read(stream))
+        clock = asyncio.get_running_loop()
         error: str | None = None
-        try:
+
+        def keep(transcript: Transcript) -> None:
+            self.events.append(Event(clock.time() - self.began, transcript))
+
+        async with reading(stream, keep):
             try:
                 await self._speak(stream, audio)
             except AudioError as damage:
                 error = str(damage)
-            ended = asyncio.get_running_loop().time()
+            ended = clock.time()
             await stream.finish(deadline_s=_DEADLINE_S)
-            self.answer_s = asyncio.get_running_loop().time() - ended
-            await reader
-        except StreamClosedError:
-            await reader  # the engine failed the stream: the iteration knows why
-            raise
-        finally:
-            reader.cancel()
-            await stream.aclose()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
+            self.answer_s = clock.time() - ended
         return self._hypothesis(error)
 
     @property
     def _prompt(self) -> str:
         own = self.clip.locale or AUTO
         return own if self.options.language == MANIFEST else self.options.language
-
-    async def _read(self, stream: RecognizerStream) -> None:
-        clock = asyncio.get_running_loop()
-        async for transcript in stream:
-            self.events.append(Event(clock.time() - self.began, transcript))
 
     async def _speak(self, stream: RecognizerStream, audio: AudioFile) -> None:
         rate = audio.sample_rate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from nemotron_voice.evaluation.manifest import Clip, ManifestOptions, read_manif
 from nemotron_voice.languages import BY_CODE, READY, Locale, add, free_slot
 from nemotron_voice.model.checkpoint import load_checkpoint
 from training.finetune import checkpoint, data, report, vocabulary
-from training.finetune.recipe import LAST, Recipe, train
+from training.finetune.recipe import LAST, Recipe, frozen_but, train
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -123,7 +122,7 @@ def finetune(
         for code in dict.fromkeys(code for source in sources for code in source.locales)
     }
     base = _with_vocabulary(base, texts, add_pieces, output)
-    learning = vocabulary.frozen_but(base, trainable)
+    learning = frozen_but(base, trainable)
     _say(f"{learning / 1e6:.1f} M weights learn, {sum(s.hours for s in sources):.2f} h of speech")
     before = report.kept(output / "hypotheses", list(tests), "before") if resume else None
     if before is None and tests:
@@ -142,7 +141,12 @@ def finetune(
         threads=threads,
     )
     manifests = []
-    tag_of = partial(vocabulary.tag_spelling, checkpoint.processor_of(base))
+    tokenizer = checkpoint.processor_of(base)
+    tag_of = cache(partial(vocabulary.tag_spelling, tokenizer))  # it reads the whole vocabulary
+
+    def tag_pieces(locale: str) -> list[int]:
+        return [int(tokenizer.piece_to_id(piece)) for piece in tag_of(locale).pieces]
+
     for number, source in enumerate(sources):
         path = output / "manifests" / f"{number}-{source.manifest.stem}.jsonl"
         data.write_manifest(source.clips, tag_of, path)
@@ -159,7 +163,7 @@ def finetune(
     began = time.monotonic()
     aligned = all(data.is_aligned(clip) for source in sources for clip in source.clips)
     _say(f"learning {'along the times of words' if aligned else 'by the full sum over paths'}")
-    train(base, loader, recipe, run, tag_of=_tag_pieces(base) if aligned else None, resume=resume)
+    train(base, loader, recipe, run, tag_of=tag_pieces if aligned else None, resume=resume)
     minutes = (time.monotonic() - began) / 60
     tuned = output / "model.nemo"
     checkpoint.save(base, tuned, languages)
@@ -242,16 +246,6 @@ def _with_vocabulary(base: Any, texts: dict[str, list[str]], add_pieces: int, ou
                 f"{add_pieces} new pieces aren't enough for {''.join(still.values())!r}"
             )
     return base
-
-
-def _tag_pieces(base: Any) -> Callable[[str], list[int]]:
-    tokenizer = checkpoint.processor_of(base)
-
-    def pieces(locale: str) -> list[int]:
-        spelling = vocabulary.tag_spelling(tokenizer, locale)
-        return [int(tokenizer.piece_to_id(piece)) for piece in spelling.pieces]
-
-    return cache(pieces)
 
 
 def _lacking(base: Any, texts: dict[str, list[str]]) -> dict[str, str]:

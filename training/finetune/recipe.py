@@ -121,6 +121,22 @@ class Progress(Callback):
         self._said, self._losses, self._audio_s = now, [], 0.0
 
 
+def frozen_but(model: Any, trainable: str) -> int:
+    """Freeze what isn't to learn; returns how many weights learn.
+
+    Args:
+        model: NeMo's.
+        trainable: "all", or "decoder" (prediction network, joint and prompt kernel).
+    """
+    if trainable == "decoder":
+        for parameter in model.encoder.parameters():
+            parameter.requires_grad = False
+        for module in model.encoder.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def train(
     model: Any,
     loader: dict[str, Any],

@@ -12,7 +12,6 @@ from typing import Any
 
 import sentencepiece
 import torch
-from torch import nn
 
 from nemotron_voice.languages import locale_of_tag
 
@@ -188,19 +187,3 @@ def grow(old: dict[str, torch.Tensor], model: Any, *, seed: int = 0) -> dict[str
             rows = pieces.mean(0) + 0.3 * pieces.std(0) * noise
         weights[name] = torch.cat([pieces, rows.to(before.dtype), blank])
     return weights
-
-
-def frozen_but(model: Any, trainable: str) -> int:
-    """Freeze what isn't to learn; returns how many weights learn.
-
-    Args:
-        model: NeMo's.
-        trainable: "all", or "decoder" (prediction network, joint and prompt kernel).
-    """
-    if trainable == "decoder":
-        for parameter in model.encoder.parameters():
-            parameter.requires_grad = False
-        for module in model.encoder.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
