@@ -1,7 +1,7 @@
-"""Put the measured tables into README and docs: `python -m benchmarks.readme`.
+"""Put the measured tables and plots into README and docs: `python -m benchmarks.readme`.
 
-Reads docs/results/*.json, which the other benchmarks write, and replaces what stands between
-`<!-- name -->` and `<!-- /name -->`.
+Reads docs/results/*.json, which the other benchmarks write, replaces what stands between
+`<!-- name -->` and `<!-- /name -->`, and draws docs/plots/*.svg.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from benchmarks import (
     server_clients,
     soak,
 )
+from benchmarks.peers.plot import plot as plot_peers
 from benchmarks.peers.table import summary as peers_summary
 from benchmarks.peers.table import table as peers_table
+from nemotron_voice.bench import plots
 from nemotron_voice.bench.report import table as bench_table
 from training import finetune_demo
 
 RESULTS = Path("docs/results")
+PLOTS = Path("docs/plots")
 SOURCES = {
     "cpu_summary": "bench_peers",
     "recorded": "accuracy",
@@ -42,7 +45,7 @@ BENCHES = ("steps", "capacity", "startup", "call_length", "roofline", "packets")
 
 
 def main() -> None:
-    """Replace the tables whose results exist."""
+    """Replace the tables and draw the plots whose results exist."""
     for page in (Path("README.md"), *sorted(Path("docs").glob("*.md"))):
         text = page.read_text(encoding="utf-8")
         for name, render in (
@@ -75,6 +78,18 @@ def main() -> None:
                 pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
                 text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
         page.write_text(text, encoding="utf-8")
+    _draw()
+
+
+def _draw() -> None:
+    """The plots whose results exist."""
+    for name in BENCHES:
+        source = RESULTS / f"bench_{name}.json"
+        if source.exists():
+            plots.plot(json.loads(source.read_text(encoding="utf-8")), PLOTS)
+    source = RESULTS / "bench_peers.json"
+    if source.exists():
+        plot_peers(json.loads(source.read_text(encoding="utf-8")), PLOTS / "bench_peers.svg")
 
 
 if __name__ == "__main__":

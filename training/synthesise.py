@@ -28,7 +28,7 @@ FIRST_TRAIN_S = 15 * 60.0
 CLIP_S = 2.05  # of a training clip, on average (measured)
 # English has the most voices, and the held-out ones are the farthest from those trained on.
 TRAIN_SHARES = {"en-US": 3.0, "es-ES": 1.1, "fr-FR": 1.1, "it-IT": 1.3, "pt-BR": 1.3}
-HELD_OUT_SIZES = {"dev": 20, "test_a": 40}
+DEV_CLIPS, TEST_CLIPS = 20, 40
 
 # OpenVINO keeps what it compiled for each length: 3 GB after 1,000 clips.
 CLIPS_PER_PROCESS = 600
@@ -62,9 +62,12 @@ def jobs(
     hours: float,
     languages: Sequence[str],
     grammar: Path | None,
-    test_clips: int,
+    held_out: dict[str, int],
 ) -> Iterator[Job]:
-    """Every clip in the order in which it is made; the same for the same seed."""
+    """Every clip in the order in which it is made; the same for the same seed.
+
+    `held_out` has the clips of each language in "dev" and in "test_a".
+    """
     sizes = train_sizes(hours, languages)
     plans = {
         language: CorpusPlan(language, seed, max(size, 900), grammar)
@@ -73,7 +76,7 @@ def jobs(
     _write_texts(plans, work)
     first = round(FIRST_TRAIN_S / CLIP_S)
     yield from _interleaved("train", {k: p.train[:first] for k, p in plans.items()}, work, seed)
-    for split, size in (HELD_OUT_SIZES | {"test_a": test_clips}).items():
+    for split, size in held_out.items():
         texts = {language: plan.held_out(split, size) for language, plan in plans.items()}
         yield from _interleaved(split, texts, work, seed)
     rest = {language: plan.train[first : sizes[language]] for language, plan in plans.items()}
@@ -150,7 +153,8 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=3.0, help="training speech in all")
     parser.add_argument("--languages", nargs="*", default=list(TRAIN_SHARES))
     parser.add_argument("--grammar", type=Path, help="folder of grammars: another domain")
-    parser.add_argument("--test-clips", type=int, default=HELD_OUT_SIZES["test_a"])
+    parser.add_argument("--dev-clips", type=int, default=DEV_CLIPS, help="of each language")
+    parser.add_argument("--test-clips", type=int, default=TEST_CLIPS, help="of each language")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--voices", type=Path, help="folder of Kokoro, if not WORK/voices")
     parser.add_argument("--seed", type=int, default=1)
@@ -168,7 +172,7 @@ def main() -> None:
             arguments.hours,
             arguments.languages,
             arguments.grammar,
-            arguments.test_clips,
+            {"dev": arguments.dev_clips, "test_a": arguments.test_clips},
         )
         if job.utterance.id not in done
     ]

@@ -11,7 +11,7 @@ from nemotron_voice.config import LATENCIES_MS
 
 def summary(peers: dict[str, Any]) -> str:
     """Ours in int8 and the best peer by mode: factor of one stream, streams that hold."""
-    ours, theirs = _ours("int8"), peers["rows"]
+    ours, theirs = our_rows("int8"), peers["rows"]
     lines = [
         "| mode | ours: 1 stream | best peer: 1 stream | ours holds | best peer holds |",
         "|---|---:|---:|---:|---:|",
@@ -48,7 +48,7 @@ def _shown(rows: list[dict[str, Any]], peer: str) -> str:
     return f"{held} or more" if held == most else str(held)
 
 
-def _ours(precision: str | None = None) -> list[dict[str, Any]]:
+def our_rows(precision: str | None = None) -> list[dict[str, Any]]:
     """Our own rows, of the same machine on the same day."""
     found = json.loads(Path("docs/results/bench_steps.json").read_text(encoding="utf-8"))
     return [
@@ -60,7 +60,7 @@ def _ours(precision: str | None = None) -> list[dict[str, Any]]:
 
 def table(peers: dict[str, Any]) -> str:
     """Real-time factors of a step by mode and streams, and the streams that each holds."""
-    rows = [*_ours(), *peers["rows"]]
+    rows = [*our_rows(), *peers["rows"]]
     names = list(dict.fromkeys(row["peer"] for row in rows))
     counts = sorted({row["streams"] for row in rows})
     cells = {(row["peer"], row["latency_ms"], row["streams"]): row for row in rows}

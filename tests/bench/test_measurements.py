@@ -161,7 +161,11 @@ def test_plots_are_drawn_or_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.undo()
     pytest.importorskip("matplotlib")
     (path,) = plots.plot(figures, tmp_path)
-    assert "<svg" in path.read_text(encoding="utf-8")
+    drawn = path.read_text(encoding="utf-8")
+    assert "<svg" in drawn
+    assert ">80 ms mode<" in drawn
+    (again,) = plots.plot(figures, tmp_path / "again")
+    assert again.read_text(encoding="utf-8") == drawn  # the same figures, the same file
 
 
 def test_an_error_in_the_measured_process_comes_here():
