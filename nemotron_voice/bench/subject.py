@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from nemotron_voice.bench.random_folder import resolve
 from nemotron_voice.config import EngineOptions, Precision
 from nemotron_voice.engine import Engine
 from nemotron_voice.model.checkpoint import load_checkpoint
-from nemotron_voice.model.precision import arithmetic_of
+from nemotron_voice.model.precision import arithmetic_of, device_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +35,11 @@ class Subject:
         """
         choices: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
         options = EngineOptions(**choices)
-        device, chosen = options.device, options.precision
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        target, chosen = device_of(options.device), options.precision
         if chosen == "auto":
             weights = load_checkpoint(resolve(model)).weights
-            chosen = arithmetic_of(chosen, device.partition(":")[0], weights)
-        return cls(model=model, precision=chosen, device=device, threads=threads)
+            chosen = arithmetic_of(chosen, target.type, weights)
+        return cls(model=model, precision=chosen, device=str(target), threads=threads)
 
     def load(self, *, max_streams: int, max_batch: int | None = None) -> Engine:
         """Load the engine.

@@ -199,21 +199,10 @@ def evaluate(
         from nemotron_voice.evaluation.listening import MANIFEST, ListenOptions  # noqa: PLC0415
     from nemotron_voice.engine import Engine  # noqa: PLC0415  (brings torch)
     from nemotron_voice.model.checkpoint import load_checkpoint  # noqa: PLC0415
+    from nemotron_voice.model.precision import arithmetic_of, device_of  # noqa: PLC0415
 
     latencies = whole_numbers("--latency-ms", latency_ms)
     at_once = at_once or (AT_ONCE_REALTIME if realtime else AT_ONCE)
-    job = Job(
-        source=source,
-        model=model,
-        device=device,
-        precision=precision,
-        language=language,
-        latencies_ms=latencies,
-        flush_at_pauses=flush_at_pauses,
-        realtime=realtime,
-        at_once=at_once,
-        normaliser=normaliser,
-    )
     ways = [
         ListenOptions(
             language=language,
@@ -233,7 +222,20 @@ def evaluate(
     )
     if resume and output is None:
         raise ConfigurationError("--resume goes on with what is in --output DIR; name it")
+    target = device_of(device)
     checkpoint = load_checkpoint(model, revision, offline=offline)
+    job = Job(
+        source=source,
+        model=model,
+        device=str(target),
+        precision=arithmetic_of(precision, target.type, checkpoint.weights),
+        language=language,
+        latencies_ms=latencies,
+        flush_at_pauses=flush_at_pauses,
+        realtime=realtime,
+        at_once=at_once,
+        normaliser=normaliser,
+    )
     rows = Path(source)
     if not rows.is_file():
         spec = hub.DatasetSpec(

@@ -22,6 +22,7 @@ from nemotron_voice.errors import AudioError, ConfigurationError
 LANGUAGE_FIELDS: Final = ("target_lang", "language", "lang", "locale")  # the first is NeMo's
 _TAG: Final = re.compile(r"\s*<([a-z]{2,3}-[A-Z]{2})>")  # of text made for training
 _TOLERANCE_S: Final = 0.1  # a manifest's duration is rounded, and encoders pad
+_RUNS_SHOWN: Final = 10  # runs of lines that a problem names
 _SHOWN: Final = 100  # problems that a message lists; the others are counted
 
 
@@ -53,7 +54,7 @@ class ManifestError(ConfigurationError):
     """A manifest that can't be used.
 
     Attributes:
-        problems: every one of them, each with its line.
+        problems: every one of them, each with its lines.
     """
 
     def __init__(self, manifest: Path, problems: Sequence[str]) -> None:
@@ -98,7 +99,7 @@ def read_manifest(
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the manifest {manifest} can't be read: {error}") from error
     clips: list[Clip] = []
-    problems: list[str] = []
+    wrong: dict[str, list[int]] = {}  # a problem, the lines that have it
     for number, line in enumerate(lines, 1):
         progress(number, len(lines))
         if not line.strip():
@@ -112,10 +113,12 @@ def read_manifest(
             found = check.problems
         except _UnusableError as error:
             clip, found = None, [str(error)]
-        problems += [f"line {number}: {problem}" for problem in found]
+        for problem in found:
+            wrong.setdefault(problem, []).append(number)
         if clip is not None:
             clips.append(clip)
     names = Counter(clip.name for clip in clips)
+    problems = [f"{_lines(numbers)}: {problem}" for problem, numbers in wrong.items()]
     problems += [f"{count} rows are named {name}" for name, count in names.items() if count > 1]
     if not clips and not problems:
         chosen = " that --where keeps" if options.where else ""
@@ -123,6 +126,21 @@ def read_manifest(
     if problems:
         raise ManifestError(manifest, problems)
     return clips
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    """As in `lines 3, 5-9 (6 rows)`; the numbers rise."""
+    if len(numbers) == 1:
+        return f"line {numbers[0]}"
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    shown = ["-".join(map(str, run)) for run in runs[:_RUNS_SHOWN]]
+    more = [f"and {len(runs) - _RUNS_SHOWN} more places"] if len(runs) > _RUNS_SHOWN else []
+    return f"lines {', '.join([*shown, *more])} ({len(numbers)} rows)"
 
 
 class _UnusableError(Exception):
@@ -194,7 +212,8 @@ class _Check:
         try:
             return supported_locale(said, self._options.supported)
         except ConfigurationError as error:
-            self.problems.append(str(error))
+            leave = "" if self._options.supported is None else "; --where leaves rows out"
+            self.problems.append(f"{error}{leave}")
             return None, False
 
     def _check_audio(self, path: Path, row: Mapping[str, Any]) -> float:

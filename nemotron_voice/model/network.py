@@ -12,7 +12,7 @@ from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model.config import ModelConfig
 from nemotron_voice.model.encoder import Advance, Encoder, advance
 from nemotron_voice.model.features import MelFrontEnd, chunk_samples, window_samples
-from nemotron_voice.model.precision import Arithmetic, Precision, arithmetic_of
+from nemotron_voice.model.precision import Arithmetic, Precision, arithmetic_of, device_of
 from nemotron_voice.model.state import StreamState
 from nemotron_voice.model.transducer import Emission, Transducer
 from nemotron_voice.model.weights import Weights
@@ -72,7 +72,7 @@ class Network:
         Raises:
             ConfigurationError: there is no such device or precision here.
         """
-        target = _device(device)
+        target = device_of(device)
         return cls(
             checkpoint.weights,
             checkpoint.config,
@@ -226,17 +226,3 @@ class _Prompt:
         """
         hidden = self._frames(frames) + self._slots[prompt][:, None]
         return self._second(torch.relu_(hidden))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    ):
-        raise ConfigurationError(
-            f"device={name!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; use "
-            f"device='cpu' or 'auto', or install a CUDA build of PyTorch"
-        )
-    return device

@@ -1,4 +1,4 @@
-"""The precision of a network: of which type its parts are, and how its matrix products are made."""
+"""Device and precision of a network: of which type its parts are, how its products are made."""
 
 from __future__ import annotations
 
@@ -16,8 +16,29 @@ from nemotron_voice.model.weights import Weights
 Arithmetic = Literal["fp32", "bf16", "int8"]
 Matrix = Tensor | Callable[[], Tensor]
 
-
 _LARGE: Final = 100_000_000  # weights; below, fp32 is as fast
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ConfigurationError: there is no such GPU here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise ConfigurationError(
+            f"device={name!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; use "
+            f"device='cpu' or 'auto', or install a CUDA build of PyTorch"
+        )
+    return device
 
 
 def arithmetic_of(precision: str, device: str, weights: Weights) -> Arithmetic:

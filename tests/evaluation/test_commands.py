@@ -37,6 +37,7 @@ def test_tables_name_what_was_measured_and_how(evaluated, turns):
     assert (folder / "report.md").read_text() == text
     results = json.loads((folder / "results.json").read_text())
     assert results["job"]["latencies_ms"] == [80, 320]
+    assert (results["job"]["device"], results["job"]["precision"]) == ("cpu", "fp32")  # not "auto"
     assert {row["latency_ms"] for row in results["figures"]} == {80, 320}
     assert len((folder / "hypotheses.jsonl").read_text().splitlines()) == 2 * count
     assert (folder / "accuracy.svg").exists()

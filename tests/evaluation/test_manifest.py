@@ -93,6 +93,14 @@ def test_a_long_list_is_counted(manifest):
     assert len(caught.value.problems) == 150
 
 
+def test_a_problem_of_many_rows_is_said_once(manifest):
+    bad = {1, 2, 3, 5, *range(7, 30, 2)}
+    rows = [GOOD | {"id": n} | ({"text": ""} if n in bad else {}) for n in range(30)]
+    assert problems(manifest(rows)) == [
+        'lines 2-4, 6, 8, 10, 12, 14, 16, 18, 20, 22, and 4 more places (16 rows): no "text"'
+    ]
+
+
 def test_two_rows_of_one_name_are_refused(manifest):
     assert problems(manifest([GOOD, GOOD])) == ["2 rows are named ok.wav"]
 
