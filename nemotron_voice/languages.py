@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from nemotron_voice.errors import (
     AmbiguousLanguageError,
@@ -263,6 +263,36 @@ def add(locale: Locale) -> None:
     for name in (*bare, locale.english, locale.native):
         _LANGUAGES[_key(name)] = (*_LANGUAGES.get(_key(name), ()), locale.code)
     _TAGS[locale.code.casefold()] = locale.code
+
+
+def described(codes: Collection[str]) -> list[dict[str, Any]]:
+    """Those of some locales that `add` made known, for `add_described` in another process.
+
+    Args:
+        codes: of known locales; the 40 need no description, they are known everywhere.
+    """
+    names = ("code", "english", "region", "native", "prompt_index")
+    own = {locale.code for locale in LOCALES}
+    return [
+        {name: getattr(BY_CODE[code], name) for name in names} for code in codes if code not in own
+    ]
+
+
+def add_described(entry: object) -> None:
+    """Make a locale known that `described` describes.
+
+    Raises:
+        ConfigurationError: the entry lacks something, or its code or slot is another's.
+    """
+    try:
+        fields = dict(entry)  # type: ignore[call-overload]
+        locale = Locale(**(fields | {"tier": READY, "aliases": ()}))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"a locale is described as {entry!r}; code, english, region, native and prompt_index "
+            "are due"
+        ) from error
+    add(locale)
 
 
 def free_slot(code: str) -> int:

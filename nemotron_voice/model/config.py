@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nemotron_voice.errors import CheckpointFormatError
-from nemotron_voice.languages import BY_CODE, LOCALES, READY, Locale, add
+from nemotron_voice.errors import CheckpointFormatError, ConfigurationError
+from nemotron_voice.languages import BY_CODE, LOCALES, add_described
 
 # Look-aheads of the five latency modes, in encoder frames of 80 ms [model card].
 LOOKAHEADS: Final = (0, 1, 3, 6, 13)
@@ -261,12 +261,9 @@ def _listed(config: Mapping[str, Any]) -> Any:
     """The file's own list of languages, once the locales are known that it has beside the 40."""
     for entry in config.get("locales") or ():
         try:
-            add(Locale(**(dict(entry) | {"tier": READY, "aliases": ()})))
-        except (TypeError, ValueError) as error:
-            raise CheckpointFormatError(
-                f"a locale of the checkpoint is {entry!r}: {error}; code, english, region, native "
-                "and prompt_index are due"
-            ) from error
+            add_described(entry)
+        except ConfigurationError as error:
+            raise CheckpointFormatError(f"the checkpoint's locales: {error}") from error
     return config.get("languages")
 
 

@@ -96,6 +96,9 @@ class RemoteEngine:
         try:
             self._session = self._run(_session())
             about = self._run(self._ask_about())
+            for entry in about["locales"]:  # of a fine-tuned model, beside the 40
+                if entry.get("code") not in language_table.BY_CODE:
+                    language_table.add_described(entry)
         except BaseException:
             self.close()
             raise
@@ -247,6 +250,7 @@ def _about(told: Any) -> dict[str, Any]:
         return {
             "model": str(told["model"]),
             "languages": [str(code) for code in told["languages"]],
+            "locales": [dict(entry) for entry in told.get("locales", ())],
             "latencies_ms": [int(mode) for mode in told["latencies_ms"]],
         }
     except (KeyError, TypeError, ValueError) as error:

@@ -22,6 +22,7 @@ from nemotron_voice.errors import (
     EngineFullError,
     NemotronVoiceError,
 )
+from nemotron_voice.languages import described
 from nemotron_voice.protocol import ENGINE_PATH, LISTEN_PATH, Error, parse_query
 from nemotron_voice.server.access import Access, RefusedError
 from nemotron_voice.server.files import Files
@@ -156,6 +157,7 @@ class Service:
             {
                 "model": self.engine.model_name,
                 "languages": list(self.engine.languages),
+                "locales": described(self.engine.languages),  # beside the 40: what they are
                 "latencies_ms": [80 * (ahead + 1) for ahead in self.engine.lookaheads],
                 "streams": stats.streams,
                 "max_streams": stats.max_streams,

@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf, open_dict
 
 from nemotron_voice.errors import ConfigurationError
-from nemotron_voice.languages import Locale
+from nemotron_voice.languages import Locale, described
 from nemotron_voice.model.checkpoint import DEMO, load_checkpoint
 from nemotron_voice.model.weights import from_nemo_name
 from training.finetune import vocabulary
@@ -116,16 +116,7 @@ def give_slots(model: Any, added: Sequence[Locale]) -> None:
     with open_dict(model.cfg):
         for locale in added:
             model.cfg.model_defaults.prompt_dictionary[locale.code] = locale.prompt_index
-        model.cfg.locales = [
-            {
-                "code": locale.code,
-                "english": locale.english,
-                "region": locale.region,
-                "native": locale.native,
-                "prompt_index": locale.prompt_index,
-            }
-            for locale in added
-        ]
+        model.cfg.locales = described([locale.code for locale in added])
 
 
 def save(model: Any, path: Path, languages: Sequence[str] | None) -> None:
