@@ -22,7 +22,7 @@ from nemotron_voice.evaluation.normalisation import Normaliser, normalise
 
 GRAMMAR = Path("training/corpus/grammar/menu")
 RESULTS = Path("docs/results/finetuning.json")
-OLD_HOURS = 0.6
+OLD_HOURS = 0.6  # but a quarter of an hour of each language is always made: 1.2 h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,8 @@ CASES = (
         language="hi-IN",
         hours=0.7,
         test_clips=150,
-        steps=1_000,
-        rate=6e-4,
+        steps=800,
+        rate=4e-4,
         options=("--add-pieces", "240"),
     ),
     Case(
@@ -82,8 +82,7 @@ def main(
         "--dev-clips",
         "0",
     ]
-    if not (old / "manifests" / "test_a.jsonl").exists():
-        _run(*synthesise, "--work", str(old), "--hours", str(OLD_HOURS))
+    _run(*synthesise, "--work", str(old), "--hours", str(OLD_HOURS))  # what is missing of it
     figures = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for case in CASES:
         if only in {"", case.name}:

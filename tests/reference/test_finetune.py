@@ -18,6 +18,7 @@ from nemotron_voice.model.checkpoint import load_checkpoint
 from nemotron_voice.model.network import Network
 from tests.model.tiny import stream
 from tests.reference import nemo_model
+from training.finetune.vocabulary import TagSpelling
 
 pytest.importorskip("nemo", "3.0.0")
 pytestmark = pytest.mark.reference
@@ -90,10 +91,11 @@ def test_what_comes_out_is_a_checkpoint_a_report_and_hypotheses(tuned, speech):
     assert rows[0]["text"].endswith("।<hi-IN>")
 
 
-def test_where_words_have_times_they_are_learnt_along_them(speech, tmp_path):
+@pytest.fixture(scope="module")
+def timed(speech) -> Path:
+    """A manifest of turns of different lengths, whose words follow one another evenly."""
     rows = [json.loads(line) for line in speech[0].open()][:4]
     for row in rows:
-        row["audio_filepath"] = str(speech[0].parent / row["audio_filepath"])
         words = row["text"].split()
         row["words"] = [
             {
@@ -103,10 +105,14 @@ def test_where_words_have_times_they_are_learnt_along_them(speech, tmp_path):
             }
             for n, word in enumerate(words)
         ]
-    path = tmp_path / "aligned.jsonl"
+    path = speech[0].parent / "timed.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_where_words_have_times_they_are_learnt_along_them(timed, tmp_path):
     done = finetune(
-        *("--train", str(path), "--test", f"same={path}", "--steps", "6", "--batch-s", "20"),
+        *("--train", str(timed), "--test", f"same={timed}", "--steps", "6", "--batch-s", "20"),
         *("--workers", "0", "--output", str(tmp_path / "out")),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -114,6 +120,39 @@ def test_where_words_have_times_they_are_learnt_along_them(speech, tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     (after,) = results["tests"]["same"]["after"][:1]
     assert after["error_rate"]["value"] < 60
+
+
+def test_each_clip_of_a_batch_has_words_to_its_own_end(timed, tmp_path, monkeypatch):
+    from training.finetune import aligned, data
+
+    model = open_model("demo", tmp_path / "tokenizer")
+    (source,) = data.read_sources([str(timed)])
+    tag = TagSpelling("<en-US>", ("<en-US>",))
+    data.write_manifest(source.clips, lambda _: tag, tmp_path / "manifest.jsonl")
+    config = data.loader_config(
+        [(tmp_path / "manifest.jsonl", 1.0)],
+        dict(model.cfg.model_defaults.prompt_dictionary),
+        batch_s=60,
+        seed=0,
+        workers=0,
+        telephone=0.0,
+        noise=None,
+    )
+    made = []
+    make = aligned.TargetMaker.make
+
+    def spy(self, words, frames, *, tags):
+        made.append((words[-1].end, frames))
+        return make(self, words, frames, tags=tags)
+
+    monkeypatch.setattr(aligned.TargetMaker, "make", spy)
+    batches = iter(aligned.loader(model, config, lambda _: [0]))
+    while len(made) < 12:
+        batch = next(batches)
+        ends = [end for end, _ in made[-len(batch.signal_len) :]]
+        spoken = batch.signal_len / RATE - aligned.TAIL_S
+        assert ends == pytest.approx(spoken.tolist(), abs=0.005)  # at whatever speed
+    assert len({frames for _, frames in made}) > 4
 
 
 def test_engine_and_nemo_agree_on_what_was_learnt(tuned, tmp_path):

@@ -62,14 +62,15 @@ class AlignedDataset(LhotseSpeechToTextBpeDatasetWithPromptIndex):  # type: igno
 
     def __getitem__(self, cuts: Any) -> AlignedBatch:
         """Tensors of some cuts."""
-        audio, lengths, cuts = self.load_audio(cuts)
+        audio, lengths, cuts = self.load_audio(cuts)  # all cuts as long as the longest
+        spoken = (lengths / self._rate).tolist()
         tail = round(TAIL_S * self._rate)
         audio, lengths = torch.nn.functional.pad(audio, (0, tail)), lengths + tail
         prompts, targets, nodes = [], [], []
-        for cut, length in zip(cuts, lengths.tolist(), strict=True):
+        for cut, spoken_s, length in zip(cuts, spoken, lengths.tolist(), strict=True):
             prompts.append(self._get_prompt_index_for_cut(cut))
             language = cut.supervisions[0].language
-            stretch = cut.duration / cut.custom["spoken_s"]  # of a change of speed
+            stretch = spoken_s / cut.custom["spoken_s"]  # of a change of speed
             words = [
                 TimedWord(w["word"], w["start"] * stretch, w["end"] * stretch, language)
                 for w in cut.custom["words"]
