@@ -79,8 +79,7 @@ def main(
         "training.synthesise",
         "--jobs",
         str(jobs),
-        "--dev-clips",
-        "0",
+        *("--dev-clips", "0"),
     ]
     _run(*synthesise, "--work", str(old), "--hours", str(OLD_HOURS))  # what is missing of it
     figures = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

@@ -14,11 +14,7 @@ LEFT_OUT = {"ours, fp32", "NeMo bf16", "Transformers fp32"}
 
 def plot(peers: dict[str, Any], path: Path) -> Path:
     """Real-time factors of a step by streams, a panel a mode, as SVG."""
-    rows = [
-        {**row, "peer": row["peer"].strip("*")}
-        for row in (*our_rows(), *peers["rows"])
-        if row["peer"].strip("*") not in LEFT_OUT
-    ]
+    rows = [row for row in (*our_rows(), *peers["rows"]) if row["peer"] not in LEFT_OUT]
     return plots.write(
         lambda figure: plots.draw_steps(figure, rows, "peer"), peers["machine"], path
     )

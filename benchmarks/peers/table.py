@@ -52,7 +52,7 @@ def our_rows(precision: str | None = None) -> list[dict[str, Any]]:
     """Our own rows, of the same machine on the same day."""
     found = json.loads(Path("docs/results/bench_steps.json").read_text(encoding="utf-8"))
     return [
-        {**row, "peer": "ours" if precision else f"**ours, {row['precision']}**"}
+        {**row, "peer": "ours" if precision else f"ours, {row['precision']}"}
         for row in found["results"]
         if precision in {None, row["precision"]}
     ]
@@ -79,5 +79,6 @@ def table(peers: dict[str, Any]) -> str:
             held = [c for c, f in zip(counts, factors, strict=True) if f is not None and f <= 1]
             shown = " | ".join("-" if f is None else f"{f:.2f}" for f in factors)
             more = "+" if held and held[-1] == counts[-1] else ""
-            lines.append(f"| {latency} ms | {name} | {shown} | {held[-1] if held else 0}{more} |")
+            who = f"**{name}**" if name.startswith("ours") else name
+            lines.append(f"| {latency} ms | {who} | {shown} | {held[-1] if held else 0}{more} |")
     return "\n".join(lines)

@@ -119,8 +119,8 @@ class AlignedTraining(LightningModule):
         if model.spec_augmentation is not None:
             mel = model.spec_augmentation(input_spec=mel, length=mel_len)
         encoded, _lengths = model.encoder(audio_signal=mel, length=mel_len)
+        encoded = add_prompt(model, encoded.transpose(1, 2), batch.prompt)
         with torch.autocast(encoded.device.type, enabled=False):
-            encoded = add_prompt(model, encoded.float().transpose(1, 2), batch.prompt)
             written = predictions(model, batch, noise=NOISE)
             loss, _right = path_loss(model, encoded, written, batch, token_weight=1.0, deaf=DEAF)
         return {"loss": loss}

@@ -160,10 +160,7 @@ def train(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     on_gpu = torch.cuda.is_available()
-    if not on_gpu:
-        model.loss._loss = TorchTransducerLoss()  # noqa: SLF001 - it has no setter
     _augment(model)
-    _prompt_in_fp32(model)
     model.train()  # Lightning leaves it as it is, and a restored model may be in evaluation mode
     average = MovingAverage(recipe.average)
     trainer = Trainer(
@@ -211,7 +208,10 @@ def train(
 
 
 def _as_nemo_does(model: Any, loader: dict[str, Any], recipe: Recipe, trainer: Trainer) -> None:
-    """Optimiser and data of NeMo's own training."""
+    """Loss, optimiser and data of NeMo's own training."""
+    if not torch.cuda.is_available():
+        model.loss._loss = TorchTransducerLoss()  # noqa: SLF001 - it has no setter
+    _prompt_in_fp32(model)
     model.set_trainer(trainer)
     with open_dict(model.cfg):
         model.cfg.optim = OmegaConf.create(
