@@ -45,8 +45,8 @@ CASES = (
         language="hi-IN",
         hours=0.7,
         test_clips=150,
-        steps=800,
-        rate=4e-4,
+        steps=1000,
+        rate=6e-4,
         options=("--add-pieces", "240"),
     ),
     Case(

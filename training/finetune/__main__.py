@@ -80,6 +80,14 @@ def finetune(
     ] = "all",
     steps: Annotated[int, typer.Option(help="Batches to learn from.", min=1)] = 2_000,
     rate: Annotated[float, typer.Option(help="Learning rate at its highest.")] = 3e-4,
+    new_rows_steps: Annotated[
+        int,
+        typer.Option(
+            help="Batches before these in which only the rows of new pieces learn (of data with "
+            "word times).",
+            min=0,
+        ),
+    ] = 120,
     batch_s: Annotated[float, typer.Option(help="Seconds of speech in a batch.")] = 60.0,
     average: Annotated[
         float, typer.Option(help="Decay of the moving average that is kept; 0: the last weights.")
@@ -121,7 +129,9 @@ def finetune(
         code: [clip.text for source in sources for clip in source.clips if clip.locale == code]
         for code in dict.fromkeys(code for source in sources for code in source.locales)
     }
+    known = checkpoint.processor_of(base).get_piece_size()
     base = _with_vocabulary(base, texts, add_pieces, output)
+    new_pieces = checkpoint.processor_of(base).get_piece_size() - known
     learning = frozen_but(base, trainable)
     _say(f"{learning / 1e6:.1f} M weights learn, {sum(s.hours for s in sources):.2f} h of speech")
     before = report.kept(output / "hypotheses", list(tests), "before") if resume else None
@@ -134,6 +144,7 @@ def finetune(
         steps=steps,
         rate=rate,
         warmup_steps=min(100, max(1, steps // 10)),
+        new_rows_steps=new_rows_steps,
         batch_s=batch_s,
         average=average,
         seed=seed,
@@ -163,7 +174,15 @@ def finetune(
     began = time.monotonic()
     aligned = all(data.is_aligned(clip) for source in sources for clip in source.clips)
     _say(f"learning {'along the times of words' if aligned else 'by the full sum over paths'}")
-    train(base, loader, recipe, run, tag_of=tag_pieces if aligned else None, resume=resume)
+    train(
+        base,
+        loader,
+        recipe,
+        run,
+        tag_of=tag_pieces if aligned else None,
+        new_pieces=new_pieces,
+        resume=resume,
+    )
     minutes = (time.monotonic() - began) / 60
     tuned = output / "model.nemo"
     checkpoint.save(base, tuned, languages)

@@ -10,7 +10,8 @@ along the one path on which each piece is written as soon as it has been said, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,8 @@ class AlignedDataset(LhotseSpeechToTextBpeDatasetWithPromptIndex):  # type: igno
 class AlignedTraining(LightningModule):
     """A NeMo model, trained along paths."""
 
+    weight_decay = 1e-3
+
     def __init__(self, model: Any, *, rate: float, warmup_steps: int, steps: int) -> None:
         super().__init__()
         self.model = model
@@ -128,7 +131,9 @@ class AlignedTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, whose rate rises, then falls by a cosine."""
         learning = [p for p in self.model.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(learning, lr=self._rate, betas=(0.9, 0.98), weight_decay=1e-3)
+        optimiser = torch.optim.AdamW(
+            learning, lr=self._rate, betas=(0.9, 0.98), weight_decay=self.weight_decay
+        )
 
         def share(step: int) -> float:
             if step < self._warmup:
@@ -141,6 +146,54 @@ class AlignedTraining(LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+class NewRowsTraining(AlignedTraining):
+    """`AlignedTraining` inside `only_new_rows`."""
+
+    weight_decay = 0.0  # it would move old rows, whose gradients are none
+
+
+@contextmanager
+def only_new_rows(model: Any, new_pieces: int) -> Iterator[None]:
+    """Inside, only the rows of new pieces learn, and the blank's: from what is heard already.
+
+    A frozen encoder tells a new language's sounds apart quite well; but the row of a piece that was
+    never chosen is so far from it that at the rate of the other weights it hardly begins. So these
+    rows go first, fast, and what they don't know yet doesn't disturb the rest.
+
+    Args:
+        model: NeMo's.
+        new_pieces: how many pieces were appended.
+    """
+    growing = [
+        model.decoder.prediction.embed.weight,
+        model.joint.joint_net[-1].weight,
+        model.joint.joint_net[-1].bias,
+    ]
+    first = len(growing[-1]) - 1 - new_pieces
+
+    def of_new_rows(gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone()
+        gradient[:first] = 0.0
+        return gradient
+
+    learning = [p for p in model.parameters() if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad = False
+    hooks = []
+    for parameter in growing:
+        parameter.requires_grad = True
+        hooks.append(parameter.register_hook(of_new_rows))
+    model.encoder.eval()  # it hears as it does in use
+    try:
+        yield
+    finally:
+        model.encoder.train()
+        for hook in hooks:
+            hook.remove()
+        for parameter in learning:
+            parameter.requires_grad = True
 
 
 def loader(model: Any, config: dict[str, Any], tag_of: Callable[[str], list[int]]) -> Any:

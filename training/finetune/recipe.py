@@ -16,8 +16,10 @@ from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 from training.loss import transducer_loss
+from training.model_config import MEL_MEAN
 
 LAST = "last.ckpt"
+NEW_ROWS_RATE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,7 @@ class Recipe:
     steps: int = 2_000
     rate: float = 3e-4  # at its highest; falls to nothing by a cosine
     warmup_steps: int = 100
+    new_rows_steps: int = 120  # before these, of new pieces' rows alone, at NEW_ROWS_RATE
     batch_s: float = 60.0  # seconds of audio in a step
     average: float = 0.995  # the weights kept are a moving average; 0: the last ones
     seed: int = 0
@@ -95,8 +98,8 @@ class MovingAverage(Callback):
 class Progress(Callback):
     """A line every half minute: how far, how fast, the loss."""
 
-    def __init__(self, steps: int, every_s: float = 30.0) -> None:
-        self._steps, self._every_s = steps, every_s
+    def __init__(self, steps: int, *, what: str = "", every_s: float = 30.0) -> None:
+        self._steps, self._what, self._every_s = steps, what, every_s
         self._said = time.monotonic()
         self._losses: list[float] = []
         self._audio_s = 0.0
@@ -113,7 +116,7 @@ class Progress(Callback):
         took = now - self._said
         left_s = took / len(self._losses) * (self._steps - trainer.global_step)
         print(
-            f"step {trainer.global_step} of {self._steps}: loss "
+            f"{self._what}step {trainer.global_step} of {self._steps}: loss "
             f"{sum(self._losses) / len(self._losses):.2f}, {self._audio_s / took:.0f} s of speech "
             f"a second, {left_s / 60:.1f} min left",
             flush=True,
@@ -144,6 +147,7 @@ def train(
     folder: Path,
     *,
     tag_of: Callable[[str], list[int]] | None,
+    new_pieces: int,
     resume: bool,
 ) -> None:
     """Train a NeMo model in place.
@@ -153,6 +157,7 @@ def train(
         loader: of `data.loader_config`.
         recipe: how.
         tag_of: a language's tag as pieces, to train along the words' times; None: by the full sum.
+        new_pieces: how many the vocabulary has been given.
         folder: of checkpoints and logs.
         resume: go on from the last checkpoint there.
     """
@@ -197,6 +202,8 @@ def train(
     else:
         from training.finetune import aligned
 
+        if new_pieces and recipe.new_rows_steps and state is None:
+            _new_rows_first(model, aligned.loader(model, loader, tag_of), recipe, new_pieces)
         module = aligned.AlignedTraining(
             model, rate=recipe.rate, warmup_steps=recipe.warmup_steps, steps=recipe.steps
         )
@@ -205,6 +212,32 @@ def train(
     if recipe.average:
         average.put_into(trainer.lightning_module)
     model.eval()
+
+
+def _new_rows_first(model: Any, batches: Any, recipe: Recipe, new_pieces: int) -> None:
+    """Along the times of words."""
+    from training.finetune import aligned
+
+    steps = recipe.new_rows_steps
+    module = aligned.NewRowsTraining(
+        model, rate=NEW_ROWS_RATE, warmup_steps=max(1, steps // 6), steps=steps
+    )
+    trainer = Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        max_steps=steps,
+        precision=_precision(recipe.precision),  # type: ignore[arg-type]  # one of Lightning's
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=False,
+        callbacks=[Progress(steps, what="new pieces: ")],
+    )
+    with aligned.only_new_rows(model, new_pieces):
+        trainer.fit(module, batches)
 
 
 def _as_nemo_does(model: Any, loader: dict[str, Any], recipe: Recipe, trainer: Trainer) -> None:
@@ -246,12 +279,21 @@ def _prompt_in_fp32(model: Any) -> None:
 
 
 def _augment(model: Any) -> None:
-    """SpecAugment, where the checkpoint's configuration has none."""
+    """SpecAugment, where the checkpoint's configuration has none.
+
+    What is masked takes the features' mean, as in the method's paper. That is 0 of normalised
+    features only: of plain log-mel, 0 is louder than any voice.
+    """
     if model.spec_augmentation is None:
         from nemo.collections.asr.modules import SpectrogramAugmentation
 
+        normalised = model.cfg.preprocessor.get("normalize") not in {None, "NA"}
         model.spec_augmentation = SpectrogramAugmentation(
-            freq_masks=2, freq_width=20, time_masks=4, time_width=0.05
+            freq_masks=2,
+            freq_width=20,
+            time_masks=4,
+            time_width=0.05,
+            mask_value=0.0 if normalised else MEL_MEAN,
         )
 
 
