@@ -19,6 +19,7 @@ from nemotron_voice.model.network import Network
 from tests.model.tiny import stream
 from tests.reference import nemo_model
 from training.finetune.vocabulary import TagSpelling
+from training.model_config import MEL_MEAN
 
 pytest.importorskip("nemo", "3.0.0")
 pytestmark = pytest.mark.reference
@@ -94,7 +95,16 @@ def test_what_comes_out_is_a_checkpoint_a_report_and_hypotheses(tuned, speech):
 @pytest.fixture(scope="module")
 def timed(speech) -> Path:
     """A manifest of turns of different lengths, whose words follow one another evenly."""
-    rows = [json.loads(line) for line in speech[0].open()][:4]
+    return with_times(speech[0], 4)
+
+
+@pytest.fixture(scope="module")
+def timed_hindi(speech) -> Path:
+    return with_times(speech[1], 4)
+
+
+def with_times(manifest: Path, clips: int) -> Path:
+    rows = [json.loads(line) for line in manifest.open()][:clips]
     for row in rows:
         words = row["text"].split()
         row["words"] = [
@@ -105,9 +115,27 @@ def timed(speech) -> Path:
             }
             for n, word in enumerate(words)
         ]
-    path = speech[0].parent / "timed.jsonl"
+    path = manifest.with_stem(f"timed-{manifest.stem}")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def batches_of(model, manifest: Path, folder: Path):
+    from training.finetune import aligned, data
+
+    (source,) = data.read_sources([str(manifest)])
+    tag = TagSpelling("<en-US>", ("<en-US>",))
+    data.write_manifest(source.clips, lambda _: tag, folder / "manifest.jsonl")
+    config = data.loader_config(
+        [(folder / "manifest.jsonl", 1.0)],
+        dict(model.cfg.model_defaults.prompt_dictionary),
+        batch_s=60,
+        seed=0,
+        workers=0,
+        telephone=0.0,
+        noise=None,
+    )
+    return iter(aligned.loader(model, config, lambda _: [0]))
 
 
 def test_where_words_have_times_they_are_learnt_along_them(timed, tmp_path):
@@ -123,21 +151,9 @@ def test_where_words_have_times_they_are_learnt_along_them(timed, tmp_path):
 
 
 def test_each_clip_of_a_batch_has_words_to_its_own_end(timed, tmp_path, monkeypatch):
-    from training.finetune import aligned, data
+    from training.finetune import aligned
 
     model = open_model("demo", tmp_path / "tokenizer")
-    (source,) = data.read_sources([str(timed)])
-    tag = TagSpelling("<en-US>", ("<en-US>",))
-    data.write_manifest(source.clips, lambda _: tag, tmp_path / "manifest.jsonl")
-    config = data.loader_config(
-        [(tmp_path / "manifest.jsonl", 1.0)],
-        dict(model.cfg.model_defaults.prompt_dictionary),
-        batch_s=60,
-        seed=0,
-        workers=0,
-        telephone=0.0,
-        noise=None,
-    )
     made = []
     make = aligned.TargetMaker.make
 
@@ -146,13 +162,71 @@ def test_each_clip_of_a_batch_has_words_to_its_own_end(timed, tmp_path, monkeypa
         return make(self, words, frames, tags=tags)
 
     monkeypatch.setattr(aligned.TargetMaker, "make", spy)
-    batches = iter(aligned.loader(model, config, lambda _: [0]))
+    batches = batches_of(model, timed, tmp_path)
     while len(made) < 12:
         batch = next(batches)
         ends = [end for end, _ in made[-len(batch.signal_len) :]]
         spoken = batch.signal_len / RATE - aligned.TAIL_S
         assert ends == pytest.approx(spoken.tolist(), abs=0.005)  # at whatever speed
     assert len({frames for _, frames in made}) > 4
+
+
+def test_the_rows_of_new_pieces_begin_alone(timed_hindi, tmp_path):
+    from training.finetune import aligned, checkpoint, recipe
+
+    base = open_model("demo", tmp_path / "base")
+    known = checkpoint.processor_of(base).get_piece_size()
+    model = checkpoint.with_more_pieces(base, ["मुझे एक मेज़ चाहिए।"], 60, tmp_path / "more")
+    new = checkpoint.processor_of(model).get_piece_size() - known
+    recipe.frozen_but(model, "decoder")
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    module = aligned.NewRowsTraining(model, rate=0.03, warmup_steps=1, steps=3)
+    batch = next(batches_of(model, timed_hindi, tmp_path))
+    with aligned.only_new_rows(model, new):
+        optimiser = module.configure_optimizers()["optimizer"]
+        for _ in range(3):
+            optimiser.zero_grad()
+            module.training_step(batch, 0)["loss"].backward()
+            optimiser.step()
+    module.training_step(batch, 0)["loss"].backward()
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == learning
+    rows = "decoder.prediction.embed.weight", "joint.joint_net.1.weight", "joint.joint_net.1.bias"
+    for name, value in model.state_dict().items():
+        if name in rows:
+            assert torch.equal(value[:known], before[name][:known]), name
+            assert not torch.equal(value[known:], before[name][known:]), name
+        else:
+            assert torch.equal(value, before[name]), name
+    assert model.joint.joint_net[-1].weight.grad[:known].any()  # all rows learn again
+
+
+def test_new_rows_begin_once_in_a_run_that_goes_on(timed_hindi, tmp_path):
+    options = ["--train", str(timed_hindi), "--add-pieces", "60", "--new-rows-steps", "2"]
+    options += ["--batch-s", "10", "--workers", "0", "--output", str(tmp_path / "out")]
+    first = finetune(*options, "--steps", "1")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "new pieces: step 2 of 2" in first.stdout
+    more = finetune(*options, "--steps", "2", "--resume")
+    assert more.returncode == 0, more.stdout + more.stderr
+    assert "new pieces" not in more.stdout
+    assert "step 2 of 2" in more.stdout
+
+
+@pytest.mark.parametrize(("normalize", "mean"), [("NA", MEL_MEAN), ("per_feature", 0.0)])
+def test_what_spec_augment_masks_takes_the_mean(normalize, mean, tmp_path):
+    from training.finetune import recipe
+
+    model = open_model("demo", tmp_path)
+    model.cfg.preprocessor.normalize = normalize
+    recipe.augment(model)
+    torch.manual_seed(0)
+    mel = model.spec_augmentation(
+        input_spec=torch.full((4, model.cfg.preprocessor.features, 300), 5.0),
+        length=torch.full((4,), 300),
+    )
+    assert mel.unique().tolist() == pytest.approx([mean, 5.0])
 
 
 def test_engine_and_nemo_agree_on_what_was_learnt(tuned, tmp_path):

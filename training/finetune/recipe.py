@@ -165,7 +165,7 @@ def train(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     on_gpu = torch.cuda.is_available()
-    _augment(model)
+    augment(model)
     model.train()  # Lightning leaves it as it is, and a restored model may be in evaluation mode
     average = MovingAverage(recipe.average)
     trainer = Trainer(
@@ -278,7 +278,7 @@ def _prompt_in_fp32(model: Any) -> None:
     kernel.forward = forward
 
 
-def _augment(model: Any) -> None:
+def augment(model: Any) -> None:
     """SpecAugment, where the checkpoint's configuration has none.
 
     What is masked takes the features' mean, as in the method's paper. That is 0 of normalised
