@@ -35,6 +35,7 @@ class Case:
     test_clips: int
     steps: int
     rate: float
+    old_weight: float = 1.0  # of the old languages' speech, beside the new's 1
     options: tuple[str, ...] = ()
     grammar: Path | None = None
 
@@ -46,7 +47,8 @@ CASES = (
         hours=0.7,
         test_clips=150,
         steps=1000,
-        rate=6e-4,
+        rate=4.5e-4,
+        old_weight=1.5,
         options=("--add-pieces", "240"),
     ),
     Case(
@@ -100,10 +102,11 @@ def _teach(case: Case, work: Path, old: Path, synthesise: list[str]) -> dict[str
         *("--test-clips", str(case.test_clips), *grammar),
     )
     new, output = folder / "speech" / "manifests", folder / "tuned"
+    kept = f"{old / 'manifests/train.jsonl'}={case.old_weight:g}"
     if not (output / "results.json").exists():
         _run(
             *(sys.executable, "-m", "training.finetune", "--model", "demo"),
-            *("--train", str(new / "train.jsonl"), "--train", str(old / "manifests/train.jsonl")),
+            *("--train", str(new / "train.jsonl"), "--keep", kept),
             *("--test", f"new={new / 'test_a.jsonl'}"),
             *("--test", f"old={old / 'manifests/test_a.jsonl'}"),
             *("--steps", str(case.steps), "--rate", str(case.rate), *case.options),

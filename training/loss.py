@@ -40,11 +40,29 @@ def path_loss(
 ) -> tuple[torch.Tensor, float]:
     """Cross-entropy of each step of the path, and the share of tokens' steps guessed right.
 
-    `encoded` [rows, frames, d_model]; `written` from `predictions`; `deaf` is the share of nodes at
-    which the prediction network's output is dropped whole, so that the audio has to do.
+    `encoded`, `written`, `deaf`: as for `path_logits`.
     """
     rows, frames, _ = encoded.shape
     blank = model.joint.num_classes_with_blank - 1
+    logits = path_logits(model, encoded, written, batch, deaf=deaf)
+    losses = functional.cross_entropy(logits, batch.node_step, reduction="none")
+    token = batch.node_step != blank
+    weight = batch.node_weight * torch.where(token, token_weight, 1.0)
+    right = (logits.argmax(-1) == batch.node_step)[token].float().mean()
+    # Per frame, not per token: clips of one word would outweigh sentences. Speech has about 0.4
+    # tokens a frame, so the figure reads as a loss per token.
+    return (losses * weight).sum() / (0.4 * rows * frames), right.item()
+
+
+def path_logits(
+    model: Any, encoded: torch.Tensor, written: torch.Tensor, batch: Batch, *, deaf: float
+) -> torch.Tensor:
+    """The joint's scores at each node of the path: [nodes, pieces + 1].
+
+    `encoded` [rows, frames, d_model]; `written` from `predictions`; `deaf` is the share of nodes at
+    which the prediction network's output is dropped whole, so that the audio has to do.
+    """
+    frames = encoded.shape[1]
     heard = model.joint.enc(encoded).flatten(0, 1)
     said = model.joint.pred(written)
     if deaf > 0.0:
@@ -53,14 +71,8 @@ def path_loss(
     said = said.flatten(0, 1)
     at_frame = heard[batch.node_row * frames + batch.node_frame]
     at_token = said[batch.node_row * (batch.tokens.shape[1] + 1) + batch.node_written]
-    logits = model.joint.joint_net(at_frame + at_token).float()
-    losses = functional.cross_entropy(logits, batch.node_step, reduction="none")
-    token = batch.node_step != blank
-    weight = batch.node_weight * torch.where(token, token_weight, 1.0)
-    right = (logits.argmax(-1) == batch.node_step)[token].float().mean()
-    # Per frame, not per token: clips of one word would outweigh sentences. Speech has about 0.4
-    # tokens a frame, so the figure reads as a loss per token.
-    return (losses * weight).sum() / (0.4 * rows * frames), right.item()
+    logits: torch.Tensor = model.joint.joint_net(at_frame + at_token).float()
+    return logits
 
 
 def transducer_loss(

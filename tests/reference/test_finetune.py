@@ -120,12 +120,12 @@ def with_times(manifest: Path, clips: int) -> Path:
     return path
 
 
-def batches_of(model, manifest: Path, folder: Path):
+def batches_of(model, manifest: Path, folder: Path, *, keep: bool = False):
     from training.finetune import aligned, data
 
-    (source,) = data.read_sources([str(manifest)])
+    (source,) = data.read_sources([str(manifest)], keep=keep)
     tag = TagSpelling("<en-US>", ("<en-US>",))
-    data.write_manifest(source.clips, lambda _: tag, folder / "manifest.jsonl")
+    data.write_manifest(source, lambda _: tag, folder / "manifest.jsonl")
     config = data.loader_config(
         [(folder / "manifest.jsonl", 1.0)],
         dict(model.cfg.model_defaults.prompt_dictionary),
@@ -182,7 +182,7 @@ def test_the_rows_of_new_pieces_begin_alone(timed_hindi, tmp_path):
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    module = aligned.NewRowsTraining(model, rate=0.03, warmup_steps=1, steps=3)
+    module = aligned.NewRowsTraining(model, None, rate=0.03, warmup_steps=1, steps=3)
     batch = next(batches_of(model, timed_hindi, tmp_path))
     with aligned.only_new_rows(model, new):
         optimiser = module.configure_optimizers()["optimizer"]
@@ -200,6 +200,36 @@ def test_the_rows_of_new_pieces_begin_alone(timed_hindi, tmp_path):
         else:
             assert torch.equal(value, before[name]), name
     assert model.joint.joint_net[-1].weight.grad[:known].any()  # all rows learn again
+
+
+def test_what_is_kept_is_held_to_the_bases_answers(timed, tmp_path, monkeypatch):
+    from training.finetune import aligned, checkpoint
+
+    monkeypatch.setattr(aligned, "NOISE", 0.0)
+    monkeypatch.setattr(aligned, "DEAF", 0.0)
+    model = open_model("demo", tmp_path / "tokenizer").eval()
+    base = checkpoint.as_it_is(model)
+    schedule = {"rate": 1e-3, "warmup_steps": 1, "steps": 2}
+    by_text = aligned.AlignedTraining(model, None, **schedule)
+    by_both = aligned.AlignedTraining(model, base, **schedule)
+    kept = next(batches_of(model, timed, tmp_path, keep=True))
+    new = next(batches_of(model, timed, tmp_path))
+
+    @torch.no_grad()
+    def more(batch) -> float:
+        """What the base's answers add to the texts' loss."""
+        return (
+            by_both.training_step(batch, 0)["loss"] - by_text.training_step(batch, 0)["loss"]
+        ).item()
+
+    assert more(kept) == pytest.approx(0.0, abs=1e-5)  # it still answers as the base does
+    with torch.no_grad():
+        model.joint.joint_net[-1].bias.add_(
+            torch.linspace(-2, 2, len(model.joint.joint_net[-1].bias))
+        )
+    assert more(kept) > 0.01
+    assert more(new) == 0.0
+    assert not any("_base" in name for name in by_both.state_dict())
 
 
 def test_new_rows_begin_once_in_a_run_that_goes_on(timed_hindi, tmp_path):

@@ -25,10 +25,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 @app.command(
     epilog="""[bold]Examples[/bold]
 
-  python -m training.finetune --model nemotron.nemo --train greek.jsonl=2 --train old.jsonl \\
+  python -m training.finetune --model nemotron.nemo --train greek.jsonl=2 --keep old.jsonl \\
       --test greek=greek-test.jsonl --test old=old-test.jsonl --output out --steps 20000
 
-  python -m training.finetune --model demo --train hindi.jsonl --train old.jsonl \\
+  python -m training.finetune --model demo --train hindi.jsonl --keep old.jsonl \\
       --add-pieces 240 --test hindi=test.jsonl --output out
 """
 )
@@ -38,11 +38,19 @@ def finetune(
         typer.Option(
             "--train",
             metavar="MANIFEST[=WEIGHT]",
-            help="What is learnt; repeat for more. Give the old languages too, or they are "
-            "forgotten. The weight says how often a set is drawn.",
+            help="What is learnt; repeat for more. Give the old languages too (--keep), or they "
+            "are forgotten. The weight says how often a set is drawn.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of everything made.")],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MANIFEST[=WEIGHT]",
+            help="As --train, of what the model knows already: where words have times, the base's "
+            "own answers are learnt beside the texts, so that less is forgotten.",
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="A .nemo file, or demo (the bundled checkpoint).")
     ] = "demo",
@@ -121,7 +129,8 @@ def finetune(
             f"{output} holds a run already; add --resume to go on with it, or take another --output"
         )
     added = [_added_locale(text) for text in new_locale or ()]
-    sources, tests = data.read_sources(train_on), _read_tests(test or [])
+    sources = data.read_sources(train_on) + data.read_sources(keep or [], keep=True)
+    tests = _read_tests(test or [])
     base = checkpoint.open_model(model, output / "tokenizer-of-base")
     languages = _languages(model, base, sources, added)
     checkpoint.give_slots(base, added)
@@ -160,7 +169,7 @@ def finetune(
 
     for number, source in enumerate(sources):
         path = output / "manifests" / f"{number}-{source.manifest.stem}.jsonl"
-        data.write_manifest(source.clips, tag_of, path)
+        data.write_manifest(source, tag_of, path)
         manifests.append((path, source.weight))
     loader = data.loader_config(
         manifests,
@@ -180,6 +189,7 @@ def finetune(
         recipe,
         run,
         tag_of=tag_pieces if aligned else None,
+        base=checkpoint.as_it_is(base) if keep else None,
         new_pieces=new_pieces,
         resume=resume,
     )

@@ -10,6 +10,7 @@ along the one path on which each piece is written as soon as it has been said, a
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -23,8 +24,9 @@ from nemo.collections.asr.data.audio_to_text_lhotse_prompt_index import (
 )
 from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
 from omegaconf import OmegaConf
+from torch.nn import functional
 
-from training.loss import path_loss, predictions
+from training.loss import path_logits, predictions
 from training.model_config import add_prompt
 from training.targets import TargetMaker, TimedWord, path_nodes
 
@@ -47,6 +49,7 @@ class AlignedBatch(NamedTuple):
     node_written: torch.Tensor
     node_step: torch.Tensor
     node_weight: torch.Tensor
+    node_kept: torch.Tensor  # whether its clip is speech of what the base knows
 
 
 class AlignedDataset(LhotseSpeechToTextBpeDatasetWithPromptIndex):  # type: ignore[misc]
@@ -67,7 +70,7 @@ class AlignedDataset(LhotseSpeechToTextBpeDatasetWithPromptIndex):  # type: igno
         spoken = (lengths / self._rate).tolist()
         tail = round(TAIL_S * self._rate)
         audio, lengths = torch.nn.functional.pad(audio, (0, tail)), lengths + tail
-        prompts, targets, nodes = [], [], []
+        prompts, targets, nodes, kept = [], [], [], []
         for cut, spoken_s, length in zip(cuts, spoken, lengths.tolist(), strict=True):
             prompts.append(self._get_prompt_index_for_cut(cut))
             language = cut.supervisions[0].language
@@ -80,34 +83,52 @@ class AlignedDataset(LhotseSpeechToTextBpeDatasetWithPromptIndex):  # type: igno
                 words, length // self._samples_per_frame, tags=prompts[-1] == self.auto_index
             )
             targets.append(target)
+            kept.append(cut.custom["keep"])
             nodes.append(path_nodes(target, self._blank, token_weight=1.0, stray_weight=STRAY))
 
         def joined(name: str) -> torch.Tensor:
             return torch.from_numpy(np.concatenate([getattr(one, name) for one in nodes]))
 
         counts = torch.tensor([len(one.tokens) for one in targets])
+        node_row = torch.repeat_interleave(torch.tensor([len(one.frame) for one in nodes]))
         return AlignedBatch(
             signal=audio,
             signal_len=lengths,
             prompt=torch.tensor(prompts),
             tokens=collate_vectors([torch.from_numpy(one.tokens) for one in targets], 0),
             token_counts=counts,
-            node_row=torch.repeat_interleave(torch.tensor([len(one.frame) for one in nodes])),
+            node_row=node_row,
             node_frame=joined("frame"),
             node_written=joined("written"),
             node_step=joined("step"),
             node_weight=joined("weight").float(),
+            node_kept=torch.tensor(kept)[node_row],
         )
 
 
 class AlignedTraining(LightningModule):
-    """A NeMo model, trained along paths."""
+    """A NeMo model, trained along paths.
+
+    Of speech of what the base knows it learns the base's own answers beside the text: how likely
+    each piece was to the base, at every node of the path. A little old speech then holds more than
+    its texts say (distillation, as in "Learning without Forgetting", Li and Hoiem 2016).
+
+    Args:
+        model: NeMo's, which learns.
+        base: `checkpoint.as_it_is` before it learnt; None: texts only.
+        rate: of AdamW, at its highest.
+        warmup_steps: in which the rate rises.
+        steps: in all.
+    """
 
     weight_decay = 1e-3
 
-    def __init__(self, model: Any, *, rate: float, warmup_steps: int, steps: int) -> None:
+    def __init__(
+        self, model: Any, base: Any | None, *, rate: float, warmup_steps: int, steps: int
+    ) -> None:
         super().__init__()
         self.model = model
+        self._base = [] if base is None else [base]  # a list: not to be trained or saved
         self._rate, self._warmup, self._steps = rate, warmup_steps, steps
 
     @property
@@ -119,14 +140,32 @@ class AlignedTraining(LightningModule):
         """The loss of a batch."""
         model = self.model
         mel, mel_len = model.preprocessor(input_signal=batch.signal, length=batch.signal_len)
+        heard = mel
         if model.spec_augmentation is not None:
-            mel = model.spec_augmentation(input_spec=mel, length=mel_len)
-        encoded, _lengths = model.encoder(audio_signal=mel, length=mel_len)
-        encoded = add_prompt(model, encoded.transpose(1, 2), batch.prompt)
-        with torch.autocast(encoded.device.type, enabled=False):
-            written = predictions(model, batch, noise=NOISE)
-            loss, _right = path_loss(model, encoded, written, batch, token_weight=1.0, deaf=DEAF)
-        return {"loss": loss}
+            heard = model.spec_augmentation(input_spec=mel, length=mel_len)
+        drawn = random.getstate()
+        scores = _scores(model, heard, mel_len, batch, noise=NOISE, deaf=DEAF)
+        losses = functional.cross_entropy(scores, batch.node_step, reduction="none")
+        if self._base and batch.node_kept.any():
+            random.setstate(drawn)  # the encoder draws its look-ahead: the same for both
+            answers = self._answers(mel, mel_len, batch)
+            kept = batch.node_kept
+            apart = functional.kl_div(
+                scores[kept].log_softmax(-1), answers[kept], log_target=True, reduction="none"
+            )
+            losses = losses.index_put((kept.nonzero()[:, 0],), apart.sum(-1), accumulate=True)
+        # Per frame, as in `loss.path_loss`.
+        frames = mel_len.sum() / model.cfg.encoder.subsampling_factor
+        return {"loss": (losses * batch.node_weight).sum() / (0.4 * frames)}
+
+    @torch.no_grad()
+    def _answers(
+        self, mel: torch.Tensor, mel_len: torch.Tensor, batch: AlignedBatch
+    ) -> torch.Tensor:
+        """The base's log probabilities at each node, of what is neither masked nor misread."""
+        base = self._base[0].to(mel.device)
+        base.encoder.training = self.model.encoder.training  # it draws; its layers don't drop out
+        return _scores(base, mel, mel_len, batch, noise=0.0, deaf=0.0).log_softmax(-1)
 
     def configure_optimizers(self) -> Any:
         """AdamW, whose rate rises, then falls by a cosine."""
@@ -146,6 +185,23 @@ class AlignedTraining(LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def _scores(
+    model: Any,
+    mel: torch.Tensor,
+    mel_len: torch.Tensor,
+    batch: AlignedBatch,
+    *,
+    noise: float,
+    deaf: float,
+) -> torch.Tensor:
+    """A model's scores at each node: [nodes, pieces + 1]."""
+    encoded, _lengths = model.encoder(audio_signal=mel, length=mel_len)
+    encoded = add_prompt(model, encoded.transpose(1, 2), batch.prompt)
+    with torch.autocast(encoded.device.type, enabled=False):
+        written = predictions(model, batch, noise=noise)
+        return path_logits(model, encoded, written, batch, deaf=deaf)
 
 
 class NewRowsTraining(AlignedTraining):

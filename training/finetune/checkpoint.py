@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -59,6 +60,15 @@ def open_model(source: str, folder: Path) -> Any:
     if not isinstance(model, EncDecRNNTBPEModelWithPrompt):
         raise ConfigurationError(f"{source} is a {type(model).__name__}, without language prompts")
     return model
+
+
+def as_it_is(model: Any) -> torch.nn.Module:
+    """A copy of the network alone; NeMo's whole models can't be copied."""
+    parts = ("encoder", "prompt_kernel", "decoder", "joint")
+    network = torch.nn.Module()
+    for name in parts:
+        network.add_module(name, copy.deepcopy(getattr(model, name)))
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def _bundled(kind: Any, folder: Path) -> Any:

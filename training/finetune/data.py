@@ -24,6 +24,7 @@ class Source:
     manifest: Path
     weight: float
     clips: tuple[Clip, ...]
+    keep: bool = False  # speech of what the base knows
 
     @property
     def hours(self) -> float:
@@ -36,42 +37,44 @@ class Source:
         return tuple(dict.fromkeys(clip.locale for clip in self.clips if clip.locale))
 
 
-def read_sources(named: Sequence[str]) -> list[Source]:
-    """Manifests "PATH" or "PATH=WEIGHT", checked whole.
+def read_sources(named: Sequence[str], *, keep: bool = False) -> list[Source]:
+    """Manifests "PATH" or "PATH=WEIGHT", checked whole; `keep`: of what the base knows.
 
     Raises:
         ConfigurationError: a weight is no number, or a manifest has problems: all are named.
     """
     sources = []
+    option = "--keep" if keep else "--train"
     for text in named:
         path, _, weight = text.partition("=")
         try:
             share = float(weight or 1.0)
         except ValueError as error:
-            raise ConfigurationError(f"--train {text!r}: the weight is no number") from error
+            raise ConfigurationError(f"{option} {text!r}: the weight is no number") from error
         if share <= 0:
-            raise ConfigurationError(f"--train {text!r}: the weight must be more than 0")
+            raise ConfigurationError(f"{option} {text!r}: the weight must be more than 0")
         clips = read_manifest(Path(path), ManifestOptions(needs_locale=True))
         kept = tuple(c for c in clips if SHORTEST_S <= c.duration_s <= LONGEST_S)
         if not kept:
             raise ConfigurationError(
                 f"{path} has no clip of {SHORTEST_S:g} to {LONGEST_S:g} s to learn from"
             )
-        sources.append(Source(Path(path), share, kept))
+        sources.append(Source(Path(path), share, kept, keep))
     return sources
 
 
-def write_manifest(clips: Sequence[Clip], tag_of: Callable[[str], TagSpelling], path: Path) -> None:
-    """NeMo's manifest of these clips, with absolute paths and a tag behind each text."""
+def write_manifest(source: Source, tag_of: Callable[[str], TagSpelling], path: Path) -> None:
+    """NeMo's manifest of a source's clips, with absolute paths and a tag behind each text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        for clip in clips:
+        for clip in source.clips:
             assert clip.locale is not None
             row = {
                 "audio_filepath": str(clip.path.resolve()),
                 "duration": clip.duration_s,
                 "text": clip.text + tag_of(clip.locale).text,
                 "target_lang": clip.locale,
+                "keep": source.keep,
             }
             if clip.offset_s is not None:
                 row["offset"] = clip.offset_s

@@ -147,6 +147,7 @@ def train(
     folder: Path,
     *,
     tag_of: Callable[[str], list[int]] | None,
+    base: Any | None,
     new_pieces: int,
     resume: bool,
 ) -> None:
@@ -157,6 +158,8 @@ def train(
         loader: of `data.loader_config`.
         recipe: how.
         tag_of: a language's tag as pieces, to train along the words' times; None: by the full sum.
+        base: `checkpoint.as_it_is`, whose answers to what is to be kept are learnt as well (along
+            words' times); None: texts only.
         new_pieces: how many the vocabulary has been given.
         folder: of checkpoints and logs.
         resume: go on from the last checkpoint there.
@@ -203,9 +206,10 @@ def train(
         from training.finetune import aligned
 
         if new_pieces and recipe.new_rows_steps and state is None:
-            _new_rows_first(model, aligned.loader(model, loader, tag_of), recipe, new_pieces)
+            batches = aligned.loader(model, loader, tag_of)
+            _new_rows_first(model, base, batches, recipe, new_pieces)
         module = aligned.AlignedTraining(
-            model, rate=recipe.rate, warmup_steps=recipe.warmup_steps, steps=recipe.steps
+            model, base, rate=recipe.rate, warmup_steps=recipe.warmup_steps, steps=recipe.steps
         )
         trainer.fit(module, aligned.loader(model, loader, tag_of), ckpt_path=state)
     trainer.save_checkpoint(last)  # a longer run may go on from here
@@ -214,13 +218,15 @@ def train(
     model.eval()
 
 
-def _new_rows_first(model: Any, batches: Any, recipe: Recipe, new_pieces: int) -> None:
+def _new_rows_first(
+    model: Any, base: Any | None, batches: Any, recipe: Recipe, new_pieces: int
+) -> None:
     """Along the times of words."""
     from training.finetune import aligned
 
     steps = recipe.new_rows_steps
     module = aligned.NewRowsTraining(
-        model, rate=NEW_ROWS_RATE, warmup_steps=max(1, steps // 6), steps=steps
+        model, base, rate=NEW_ROWS_RATE, warmup_steps=max(1, steps // 6), steps=steps
     )
     trainer = Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
