@@ -2,8 +2,8 @@
 
 `python -m training.synthesise --hours 3 --jobs 2`
 
-Run again, it goes on where it stopped. The first quarter of an hour of training speech per
-language comes first, then dev and test (a), then the rest, always the five languages in turn,
+Run again, it goes on where it stopped. A quarter of an hour of training speech per language at
+most comes first, then dev and test (a), then the rest, always the five languages in turn,
 so that training can start long before the end.
 """
 
@@ -74,13 +74,14 @@ def jobs(
         for language, size in sizes.items()
     }
     _write_texts(plans, work)
-    first = round(FIRST_TRAIN_S / CLIP_S)
-    yield from _interleaved("train", {k: p.train[:first] for k, p in plans.items()}, work, seed)
+    first = {code: min(round(FIRST_TRAIN_S / CLIP_S), size) for code, size in sizes.items()}
+    texts = {code: plan.train[: first[code]] for code, plan in plans.items()}
+    yield from _interleaved("train", texts, work, seed)
     for split, size in held_out.items():
-        texts = {language: plan.held_out(split, size) for language, plan in plans.items()}
+        texts = {code: plan.held_out(split, size) for code, plan in plans.items()}
         yield from _interleaved(split, texts, work, seed)
-    rest = {language: plan.train[first : sizes[language]] for language, plan in plans.items()}
-    yield from _interleaved("train", rest, work, seed)
+    texts = {code: plan.train[first[code] : sizes[code]] for code, plan in plans.items()}
+    yield from _interleaved("train", texts, work, seed)
 
 
 def _interleaved(

@@ -26,6 +26,7 @@ from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_confi
 from omegaconf import OmegaConf
 from torch.nn import functional
 
+from training.finetune.vocabulary import rows_of_pieces
 from training.loss import path_logits, predictions
 from training.model_config import add_prompt
 from training.targets import TargetMaker, TimedWord, path_nodes
@@ -119,16 +120,25 @@ class AlignedTraining(LightningModule):
         rate: of AdamW, at its highest.
         warmup_steps: in which the rate rises.
         steps: in all.
+        hold: weight of the base's answers, beside the texts' 1.
     """
 
     weight_decay = 1e-3
 
     def __init__(
-        self, model: Any, base: Any | None, *, rate: float, warmup_steps: int, steps: int
+        self,
+        model: Any,
+        base: Any | None,
+        *,
+        rate: float,
+        warmup_steps: int,
+        steps: int,
+        hold: float = 1.0,
     ) -> None:
         super().__init__()
         self.model = model
         self._base = [] if base is None else [base]  # a list: not to be trained or saved
+        self._hold = hold
         self._rate, self._warmup, self._steps = rate, warmup_steps, steps
 
     @property
@@ -153,7 +163,8 @@ class AlignedTraining(LightningModule):
             apart = functional.kl_div(
                 scores[kept].log_softmax(-1), answers[kept], log_target=True, reduction="none"
             )
-            losses = losses.index_put((kept.nonzero()[:, 0],), apart.sum(-1), accumulate=True)
+            held = self._hold * apart.sum(-1)
+            losses = losses.index_put((kept.nonzero()[:, 0],), held, accumulate=True)
         # Per frame, as in `loss.path_loss`.
         frames = mel_len.sum() / model.cfg.encoder.subsampling_factor
         return {"loss": (losses * batch.node_weight).sum() / (0.4 * frames)}
@@ -222,11 +233,7 @@ def only_new_rows(model: Any, new_pieces: int) -> Iterator[None]:
         model: NeMo's.
         new_pieces: how many pieces were appended.
     """
-    growing = [
-        model.decoder.prediction.embed.weight,
-        model.joint.joint_net[-1].weight,
-        model.joint.joint_net[-1].bias,
-    ]
+    growing = rows_of_pieces(model)
     first = len(growing[-1]) - 1 - new_pieces
 
     def of_new_rows(gradient: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
+from training.finetune.vocabulary import rows_of_pieces
 from training.loss import transducer_loss
 from training.model_config import MEL_MEAN
 
@@ -32,6 +33,8 @@ class Recipe:
     new_rows_steps: int = 120  # before these, of new pieces' rows alone, at NEW_ROWS_RATE
     batch_s: float = 60.0  # seconds of audio in a step
     average: float = 0.995  # the weights kept are a moving average; 0: the last ones
+    hold: float = 1.0  # weight of the base's answers to what is to be kept, beside its texts' 1
+    base_share: float = 0.0  # of the base in every weight that it has, at the end
     seed: int = 0
     precision: str = "auto"  # bf16-mixed where the processor computes it natively, else 32-true
     save_minutes: float = 5.0
@@ -129,12 +132,14 @@ def frozen_but(model: Any, trainable: str) -> int:
 
     Args:
         model: NeMo's.
-        trainable: "all", or "decoder" (prediction network, joint and prompt kernel).
+        trainable: "all", "blocks" (all but the subsampling), or "decoder" (prediction network,
+            joint and prompt kernel).
     """
-    if trainable == "decoder":
-        for parameter in model.encoder.parameters():
+    frozen = {"all": [], "blocks": [model.encoder.pre_encode], "decoder": [model.encoder]}
+    for part in frozen[trainable]:
+        for parameter in part.parameters():
             parameter.requires_grad = False
-        for module in model.encoder.modules():
+        for module in part.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -158,8 +163,8 @@ def train(
         loader: of `data.loader_config`.
         recipe: how.
         tag_of: a language's tag as pieces, to train along the words' times; None: by the full sum.
-        base: `checkpoint.as_it_is`, whose answers to what is to be kept are learnt as well (along
-            words' times); None: texts only.
+        base: `checkpoint.as_it_is`: its answers to what is to be kept are learnt as well (along
+            words' times), and its weights are mixed in at the end; None: neither.
         new_pieces: how many the vocabulary has been given.
         folder: of checkpoints and logs.
         resume: go on from the last checkpoint there.
@@ -209,13 +214,43 @@ def train(
             batches = aligned.loader(model, loader, tag_of)
             _new_rows_first(model, base, batches, recipe, new_pieces)
         module = aligned.AlignedTraining(
-            model, base, rate=recipe.rate, warmup_steps=recipe.warmup_steps, steps=recipe.steps
+            model,
+            base,
+            rate=recipe.rate,
+            warmup_steps=recipe.warmup_steps,
+            steps=recipe.steps,
+            hold=recipe.hold,
         )
         trainer.fit(module, aligned.loader(model, loader, tag_of), ckpt_path=state)
     trainer.save_checkpoint(last)  # a longer run may go on from here
     if recipe.average:
         average.put_into(trainer.lightning_module)
+    if base is not None:
+        mix_in(model, base, recipe.base_share, new_pieces)
     model.eval()
+
+
+@torch.no_grad()
+def mix_in(model: Any, base: Any, share: float, new_pieces: int) -> None:
+    """Move every weight some way back to the base's: what lies between hears both.
+
+    Weights of a model and of what was fine-tuned from it can be averaged, and the average forgets
+    less than it loses of the new [Wortsman et al. 2022, WiSE-FT]. New pieces have nothing to go
+    back to, so their rows stay.
+
+    Args:
+        model: NeMo's, which changes.
+        base: `checkpoint.as_it_is` of it before it learnt.
+        share: of the base; 0: nothing changes.
+        new_pieces: how many the vocabulary has been given.
+    """
+    new_rows = slice(-1 - new_pieces, -1)  # before the blank's
+    kept = [(rows, rows[new_rows].clone()) for rows in rows_of_pieces(model)]
+    learnt = dict(model.named_parameters())
+    for name, old in base.named_parameters():
+        learnt[name].lerp_(old, share)
+    for rows, new in kept:
+        rows[new_rows] = new
 
 
 def _new_rows_first(

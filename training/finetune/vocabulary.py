@@ -159,6 +159,16 @@ def _varint(number: int) -> bytes:
     return bytes([*parts, number])
 
 
+def rows_of_pieces(model: Any) -> list[torch.nn.Parameter]:
+    """What has a row a piece, the blank's last: the embedding, the joint's last layer.
+
+    Args:
+        model: NeMo's.
+    """
+    last = model.joint.joint_net[-1]
+    return [model.decoder.prediction.embed.weight, last.weight, last.bias]
+
+
 @torch.no_grad()
 def grow(old: dict[str, torch.Tensor], model: Any, *, seed: int = 0) -> dict[str, torch.Tensor]:
     """Weights for a model of a larger vocabulary: new rows before the blank, which stays last.
