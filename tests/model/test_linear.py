@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.model import linear
 from nemotron_voice.model.linear import Int8Linear, dense, largest_weight, quantise
 
 
@@ -17,6 +19,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("bias", [None, random(96, seed=3)])
 def test_an_int8_product_is_that_of_the_rounded_numbers(bias):
     weight, x = random(96, 320), 5 * random(7, 320, seed=1)
@@ -38,34 +41,70 @@ def test_rounding_loses_little():
     assert error < 0.02
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("shape", [(1024, 256), (256, 1024), (640, 2000)])
 def test_a_row_is_the_same_alone_and_next_to_any_neighbour_bit_for_bit(shape):
     inputs, outputs = shape
-    linear = Int8Linear(*quantise(random(outputs, inputs)), random(outputs, seed=9))
+    product = Int8Linear(*quantise(random(outputs, inputs)), random(outputs, seed=9))
     mine = random(3, inputs, seed=1)
-    alone = linear(mine)
+    alone = product(mine)
     for count in (1, 2, 5, 13, 29, 61, 250):
         loud = 1000 * random(count, inputs, seed=count)
-        assert torch.equal(linear(torch.cat([loud, mine]))[count:], alone)
-        assert torch.equal(linear(torch.cat([mine, loud]))[:3], alone)
+        assert torch.equal(product(torch.cat([loud, mine]))[count:], alone)
+        assert torch.equal(product(torch.cat([mine, loud]))[:3], alone)
 
 
+KERNELS = [linear._OneDnnProduct, linear._FbgemmProduct]
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request, monkeypatch):
+    """Each kernel that this processor may be given."""
+    if request.param is linear._FbgemmProduct:
+        if not linear.has_fbgemm():
+            pytest.skip("no FBGEMM in this build of PyTorch")
+        monkeypatch.setattr(linear, "has_vnni", lambda: False)
+    else:
+        monkeypatch.setattr(linear, "has_fbgemm", lambda: False)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_row_of_no_numbers_leaves_its_neighbours_alone(broken):
+    product = Int8Linear(*quantise(random(64, 128)), None)
+    mine = random(2, 128, seed=1)
+    neighbour = random(1, 128, seed=2)
+    neighbour[0, 5] = broken
+    assert torch.equal(product(torch.cat([mine, neighbour]))[:2], product(mine))
+
+
+@pytest.mark.skipif(not linear.has_fbgemm(), reason="no FBGEMM in this build of PyTorch")
+@pytest.mark.parametrize("rows", [1, 3, 40, 200])
+def test_both_kernels_make_the_same_bits(rows):
+    weight = torch.randint(-63, 64, (192, 300), generator=torch.Generator().manual_seed(0))
+    scale = random(192, seed=3).abs()
+    x, factor = 200 * random(rows, 300, seed=1).clamp_(-4, 4), torch.full((rows, 1), 0.15)
+    one, other = (kind(weight.to(torch.int8), scale)(x, factor) for kind in KERNELS)
+    assert torch.equal(one, other)
+
+
+@pytest.mark.usefixtures("kernel")
 def test_silence_stays_silence():
-    linear = Int8Linear(*quantise(random(64, 128)), None)
-    product = linear(torch.zeros(2, 128))
-    assert torch.equal(product, torch.zeros(2, 64))
-    assert torch.equal(Int8Linear(*quantise(torch.zeros(64, 128)), None)(random(2, 128)), product)
+    nothing = torch.zeros(2, 64)
+    assert torch.equal(Int8Linear(*quantise(random(64, 128)), None)(torch.zeros(2, 128)), nothing)
+    assert torch.equal(Int8Linear(*quantise(torch.zeros(64, 128)), None)(random(2, 128)), nothing)
 
 
 def test_leading_dimensions_are_kept():
-    linear = Int8Linear(*quantise(random(64, 128)), None)
+    product = Int8Linear(*quantise(random(64, 128)), None)
     x = random(2, 5, 128)
-    assert linear(x).shape == (2, 5, 64)
-    assert torch.equal(linear(x)[1, 3], linear(x[1, 3:4])[0])
+    assert product(x).shape == (2, 5, 64)
+    assert torch.equal(product(x)[1, 3], product(x[1, 3:4])[0])
 
 
 EXTREMES = """
 import torch
+from nemotron_voice.model import linear
 from nemotron_voice.model.linear import Int8Linear, largest_weight
 largest = largest_weight()
 weight = torch.full((48, 512), largest, dtype=torch.int8)
