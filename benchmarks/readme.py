@@ -68,6 +68,7 @@ def main() -> None:
             ("kernels", kernels.table),
             ("finetuning", finetune_demo.table),
             ("bench_peers", peers_table),
+            ("bench_peers_avx2", peers_table),
             ("cpu_summary", peers_summary),
             *((f"bench_{name}", bench_table) for name in BENCHES),
         ):
@@ -87,9 +88,8 @@ def _draw() -> None:
         source = RESULTS / f"bench_{name}.json"
         if source.exists():
             plots.plot(json.loads(source.read_text(encoding="utf-8")), PLOTS)
-    source = RESULTS / "bench_peers.json"
-    if source.exists():
-        plot_peers(json.loads(source.read_text(encoding="utf-8")), PLOTS / "bench_peers.svg")
+    for source in RESULTS.glob("bench_peers*.json"):
+        plot_peers(json.loads(source.read_text(encoding="utf-8")), PLOTS / f"{source.stem}.svg")
 
 
 if __name__ == "__main__":

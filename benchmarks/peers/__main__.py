@@ -1,23 +1,23 @@
-"""Measure the peers; see the package's own page."""
+"""Measure ourselves and the peers; see the package's own page."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from pathlib import Path
 from queue import Empty
 from typing import Annotated
 
 import typer
 
-from benchmarks.peers.measure import PEERS, run
+from benchmarks.peers.measure import OURS, PEERS, run
 from nemotron_voice.bench.machine import describe
+from nemotron_voice.cli.memory import keep_memory
 
 
 def main(
     weights: Annotated[Path, typer.Option(help="Folder of nemotron_voice.bench.random_model")],
-    peer: Annotated[list[str] | None, typer.Option(help=f"Of {list(PEERS)}; all")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help=f"Of {[*OURS, *PEERS]}; all")] = None,
     latencies: Annotated[str, typer.Option(help="Modes, ms")] = "80,160,320,560,1120",
     streams: Annotated[str, typer.Option(help="Streams at once")] = "1,2,4,8,16,32",
     budget_s: Annotated[float, typer.Option(help="Seconds a cell, at least 3 steps")] = 4.0,
@@ -29,9 +29,9 @@ def main(
     figures = json.loads(results.read_text()) if results.exists() else {"rows": []}
     figures["machine"] = describe()
     cells = [(int(ms), int(n)) for ms in latencies.split(",") for n in streams.split(",")]
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as our own commands have it
+    keep_memory()  # for each process, as our own commands do it
     spawn = multiprocessing.get_context("spawn")
-    for name in peer or list(PEERS):
+    for name in peer or [*OURS, *PEERS]:
         out = spawn.Queue()
         process = spawn.Process(target=run, args=(name, weights, cells, budget_s, out))
         process.start()

@@ -9,20 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.peers.nemo_peer import NemoPeer
 from benchmarks.peers.onnx_peer import OnnxPeer
 from benchmarks.peers.peer import LEFT_CONTEXT, Peer
+from benchmarks.peers.pipeline_peer import PipelinePeer
+from benchmarks.peers.sherpa_peer import SherpaPeer
 from benchmarks.peers.transformers_peer import TransformersPeer
-from nemotron_voice.config import lookahead_of
+from nemotron_voice.bench import steps
+from nemotron_voice.bench.subject import Subject
+from nemotron_voice.config import Precision, lookahead_of
 
 PEERS: dict[str, tuple[Callable[[Path, str], Peer], str]] = {
+    "sherpa-onnx int8": (SherpaPeer, "int8"),
     "ONNX Runtime int8": (OnnxPeer, "int8"),
     "Transformers bf16": (TransformersPeer, "bf16"),
     "Transformers fp32": (TransformersPeer, "fp32"),
     "NeMo bf16": (NemoPeer, "bf16"),
     "NeMo fp32": (NemoPeer, "fp32"),
+    "NeMo pipeline fp32": (PipelinePeer, "fp32"),
 }
+OURS: dict[str, Precision] = {"ours, int8": "int8", "ours, bf16": "bf16", "ours, fp32": "fp32"}
+ROW = ("latency_ms", "streams", "steps", "step_ms", "real_time_factor")
 FEWEST, MOST = 3, 15  # steps that a median is taken of
 TOO_SLOW = 4.0  # times slower than real time: no more streams are tried
 
@@ -54,7 +63,11 @@ def measure(peer: Peer, latency_ms: int, streams: int, budget_s: float) -> dict[
 
 
 def run(name: str, folder: Path, cells: list[tuple[int, int]], budget_s: float, out: Any) -> None:
-    """Measure one peer, in a process of its own."""
+    """Measure one peer, or ourselves, in a process of its own."""
+    if name in OURS:
+        _run_ours(name, folder, cells, budget_s, out)
+        out.put(None)
+        return
     make, precision = PEERS[name]
     peer = make(folder, precision)
     slow: set[int] = set()
@@ -66,3 +79,18 @@ def run(name: str, folder: Path, cells: list[tuple[int, int]], budget_s: float, 
             slow.add(latency_ms)
         out.put(row)
     out.put(None)
+
+
+def _run_ours(
+    name: str, folder: Path, cells: list[tuple[int, int]], budget_s: float, out: Any
+) -> None:
+    """Whole steps of the engine, as `nemotron-voice bench steps` measures them."""
+    options = steps.StepOptions(
+        latencies_ms=tuple(dict.fromkeys(latency for latency, _ in cells)),
+        streams=tuple(dict.fromkeys(streams for _, streams in cells)),
+        steps=MOST,
+        budget_s=budget_s,
+    )
+    subject = Subject(model=str(folder), precision=OURS[name], threads=torch.get_num_threads())
+    for row in steps.measure_here(subject, options, lambda _: None):
+        out.put({key: row[key] for key in ROW} | {"peer": name})

@@ -1,7 +1,9 @@
-"""NeMo 3.0.0: `cache_aware_stream_step` of its encoder, which `conformer_stream_step` calls."""
+"""NeMo 3.0.0: its encoder's `cache_aware_stream_step`, and its whole model for other peers."""
 
 from __future__ import annotations
 
+import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,35 @@ def encoder(folder: Path) -> Any:
     names = to_nemo_names({k: v for k, v in weights.items() if k.startswith("encoder.")})
     model.load_state_dict({k.removeprefix("encoder."): v for k, v in names.items()})
     return model
+
+
+def whole_model(folder: Path) -> Any:
+    """NeMo's EncDecRNNTBPEModelWithPrompt with the weights of a folder, and made-up pieces."""
+    from tests.reference.nemo_model import build
+
+    config, weights = read(folder)
+    return build(folder / "nemo-tokenizer", weights, config, made_up_pieces(config["vocab_size"]))
+
+
+@cache
+def made_up_pieces(vocabulary: int) -> bytes:
+    """A SentencePiece model of words, of so many pieces with the blank: only how many counts."""
+    import sentencepiece
+
+    size, model = vocabulary - 1, io.BytesIO()
+    letters = "abcdefghijklm"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([letters] * 20),
+        model_writer=model,
+        vocab_size=size,
+        user_defined_symbols=[f"\u2581word{n}" for n in range(size - len(letters) - 2)],
+        model_type="char",
+        unk_id=0,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    return model.getvalue()
 
 
 class NemoPeer:

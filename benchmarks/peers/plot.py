@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.table import our_rows
 from nemotron_voice.bench import plots
 
 # Each peer at its best: these lines would lie above its other precision's.
@@ -14,7 +13,7 @@ LEFT_OUT = {"ours, fp32", "NeMo bf16", "Transformers fp32"}
 
 def plot(peers: dict[str, Any], path: Path) -> Path:
     """Real-time factors of a step by streams, a panel a mode, as SVG."""
-    rows = [row for row in (*our_rows(), *peers["rows"]) if row["peer"] not in LEFT_OUT]
+    rows = [row for row in peers["rows"] if row["peer"] not in LEFT_OUT]
     return plots.write(
         lambda figure: plots.draw_steps(figure, rows, "peer"), peers["machine"], path
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.measure import OURS
+from nemotron_voice.bench.machine import summary as machine_summary
 from nemotron_voice.config import LATENCIES_MS
 
 
 def summary(peers: dict[str, Any]) -> str:
     """Ours in int8 and the best peer by mode: factor of one stream, streams that hold."""
-    ours, theirs = our_rows("int8"), peers["rows"]
+    ours = [row for row in peers["rows"] if row["peer"] == "ours, int8"]
+    theirs = [row for row in peers["rows"] if row["peer"] not in OURS]
     lines = [
         "| mode | ours: 1 stream | best peer: 1 stream | ours holds | best peer holds |",
         "|---|---:|---:|---:|---:|",
@@ -28,7 +29,7 @@ def summary(peers: dict[str, Any]) -> str:
         single = next(row for row in mine if row["streams"] == 1)
         lines.append(
             f"| {latency} ms | {_factor(single)} | {_factor(fastest)}, {fastest['peer']} | "
-            f"{_shown(mine, 'ours')} | {_shown(others, roomiest)}, {roomiest} |"
+            f"{_shown(mine, 'ours, int8')} | {_shown(others, roomiest)}, {roomiest} |"
         )
     return "\n".join(lines) + "\n\nReal-time factors: a step's time over the chunk's."
 
@@ -48,19 +49,9 @@ def _shown(rows: list[dict[str, Any]], peer: str) -> str:
     return f"{held} or more" if held == most else str(held)
 
 
-def our_rows(precision: str | None = None) -> list[dict[str, Any]]:
-    """Our own rows, of the same machine on the same day."""
-    found = json.loads(Path("docs/results/bench_steps.json").read_text(encoding="utf-8"))
-    return [
-        {**row, "peer": "ours" if precision else f"ours, {row['precision']}"}
-        for row in found["results"]
-        if precision in {None, row["precision"]}
-    ]
-
-
 def table(peers: dict[str, Any]) -> str:
     """Real-time factors of a step by mode and streams, and the streams that each holds."""
-    rows = [*our_rows(), *peers["rows"]]
+    rows = peers["rows"]
     names = list(dict.fromkeys(row["peer"] for row in rows))
     counts = sorted({row["streams"] for row in rows})
     cells = {(row["peer"], row["latency_ms"], row["streams"]): row for row in rows}
@@ -79,6 +70,8 @@ def table(peers: dict[str, Any]) -> str:
             held = [c for c, f in zip(counts, factors, strict=True) if f is not None and f <= 1]
             shown = " | ".join("-" if f is None else f"{f:.2f}" for f in factors)
             more = "+" if held and held[-1] == counts[-1] else ""
+            if not any(name == peer and latency == mode for peer, mode, _ in cells):
+                continue
             who = f"**{name}**" if name.startswith("ours") else name
             lines.append(f"| {latency} ms | {who} | {shown} | {held[-1] if held else 0}{more} |")
-    return "\n".join(lines)
+    return "\n".join(lines) + f"\n\n{machine_summary(peers['machine'])}."
