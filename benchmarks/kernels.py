@@ -22,6 +22,7 @@ import typer
 from torch import Tensor
 
 from nemotron_voice.bench.machine import describe, summary
+from nemotron_voice.model import linear
 from nemotron_voice.model.linear import Int8Linear, dense, quantise
 
 LAYERS, INPUTS, OUTPUTS = 24, 1024, 4096
@@ -53,14 +54,25 @@ def torch_kernels(weights: list[Tensor]) -> dict[str, Run]:
         "torch bf16, laid out for oneDNN (taken)": each(
             [dense(w, None, torch.bfloat16) for w in weights], torch.bfloat16
         ),
-        "torch oneDNN int8, a scale a row (taken)": each(
-            [Int8Linear(*quantise(w), None) for w in weights], torch.float32
+        "torch oneDNN int8, a scale a row (taken, with VNNI)": each(
+            [int8(w, linear._OneDnnProduct) for w in weights], torch.float32
+        ),
+        "torch FBGEMM int8, a scale a row (taken, without)": each(
+            [int8(w, linear._FbgemmProduct) for w in weights], torch.float32
         ),
         "torch FBGEMM int8, a scale for all rows": each(
             [lambda x, w=w: torch.ops.quantized.linear_dynamic(x, w, False) for w in packed],
             torch.float32,
         ),
     }
+
+
+def int8(weight: Tensor, product: type) -> Int8Linear:
+    """A matrix as the engine has it, in one of its kernels."""
+    matrix, scale = quantise(weight)
+    made = Int8Linear(matrix, scale, None)
+    made._product = product(matrix, scale / 127)
+    return made
 
 
 def fbgemm(weight: Tensor) -> Any:

@@ -66,6 +66,7 @@ def main() -> None:
             ("ray_calls", ray_calls.summary),
             ("precision", precision.table),
             ("kernels", kernels.table),
+            ("kernels_avx2", kernels.table),
             ("finetuning", finetune_demo.table),
             ("bench_peers", peers_table),
             ("bench_peers_avx2", peers_table),

@@ -100,12 +100,13 @@ def largest_weight() -> int:
 
 @cache
 def has_fbgemm() -> bool:
-    """Whether PyTorch's build has FBGEMM's kernels: on x86, and until PyTorch drops them."""
+    """Whether FBGEMM's kernels are there and exact: on x86, and until PyTorch drops them."""
+    most = torch.full((32, 64), _INT7_MAX, dtype=torch.int8)
     try:
-        _FbgemmProduct(torch.ones(32, 64, dtype=torch.int8), torch.ones(32))
+        product = _FbgemmProduct(most, torch.ones(32))(torch.full((1, 64), float(_INT8_MAX)), 1.0)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    return True
+    return bool((product == 64 * _INT7_MAX * _INT8_MAX).all())
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
