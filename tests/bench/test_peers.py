@@ -1,0 +1,56 @@
+"""What stands round the peers' own code: what they hear, and the tables of what was measured."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import sentencepiece
+
+from benchmarks.peers.nemo_peer import made_up_pieces
+from benchmarks.peers.onnx_export import _tokens
+from benchmarks.peers.peer import RATE, speech
+from benchmarks.peers.table import summary, table
+from nemotron_voice.bench.speech import recordings
+from nemotron_voice.config import LATENCIES_MS
+
+
+def test_each_stream_hears_its_call_chunk_by_chunk():
+    chunks = list(itertools.islice(speech(2, 3), 50))
+    assert {samples.shape for row in chunks for samples in row} == {(4 * 1280,)}
+    second = np.concatenate([row[1] for row in chunks])
+    sound = recordings()[1 % len(recordings())].samples
+    places = np.arange(RATE, RATE + second.size)
+    assert np.array_equal(second, np.take(sound, places, mode="wrap"))
+
+
+def test_as_many_pieces_as_the_model_has_outputs():
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=made_up_pieces(200))
+    assert pieces.get_piece_size() == 199
+    lines = _tokens(199).splitlines()
+    assert len(lines) == 200
+    assert lines[-1] == "<blk> 199"
+    assert all(len(line.split()) == 2 for line in lines)
+
+
+def rows(peer: str, factors: dict[int, float]) -> list[dict[str, object]]:
+    return [
+        {"peer": peer, "latency_ms": mode, "streams": streams, "real_time_factor": factor}
+        for mode in LATENCIES_MS
+        for streams, factor in factors.items()
+    ]
+
+
+def test_the_tables_say_who_holds_how_many():
+    machine = {"cpu": "one", "cores": 2, "instructions": [], "gpus": [], "memory_gb": 1}
+    measured = {
+        "machine": machine | {"torch": "2", "nemotron_voice": "0"},
+        "rows": [
+            *rows("ours, int8", {1: 0.2, 4: 0.6, 8: 1.0}),
+            *rows("slow", {1: 0.9, 4: 4.2}),
+            *rows("wide", {1: 0.95, 4: 1.0, 8: 1.2}),
+        ],
+    }
+    assert "| 80 ms | **ours, int8** | 0.20 | 0.60 | 1.00 | 8+ |" in table(measured)
+    assert "| 80 ms | slow | 0.90 | 4.20 | - | 1 |" in table(measured)
+    assert "| 560 ms | 0.20 | 0.90, slow | 8 or more | 4, wide |" in summary(measured)
