@@ -68,7 +68,7 @@ wheel: $(STAMPS)/dev ## dist/*.whl and dist/*.tar.gz
 
 constraints: $(VENV)/bin/python ## resolve constraints.txt anew
 	@$(PIP) install --dry-run --ignore-installed --report $(VENV)/report.json \
-		torch==2.13.0 -e ".[dev,pipecat,livekit,remote,server,cluster,reference]"
+		torch==2.13.0 -e ".[dev,pipecat,livekit,remote,server,cluster,reference,peers]"
 	@$(IN_VENV)python scripts/constraints.py $(VENV)/report.json constraints.txt
 
 clean: ## remove what make made

@@ -49,7 +49,16 @@ CASES = (
         steps=1300,
         rate=4.5e-4,
         old_weight=1.5,
-        options=("--add-pieces", "240", "--trainable", "blocks", "--hold", "2"),
+        options=(
+            "--add-pieces",
+            "240",
+            "--trainable",
+            "blocks",
+            "--hold",
+            "2",
+            "--base-share",
+            "0.5",
+        ),
     ),
     Case(
         name="menu",

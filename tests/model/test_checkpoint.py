@@ -23,6 +23,7 @@ from nemotron_voice.model import checkpoint as checkpoint_module
 from nemotron_voice.model.checkpoint import load_checkpoint
 from nemotron_voice.model.config import ModelConfig
 from nemotron_voice.model.network import Network
+from nemotron_voice.model.transducer import Emission
 from tests.model.tiny import (
     PIECES,
     TAGS,
@@ -52,7 +53,14 @@ def test_a_folder_gives_the_network_that_was_saved(folder):
     assert checkpoint.name == str(folder)
     assert len(checkpoint.languages) == 40
     assert checkpoint.tokenizer.size == PIECES
-    assert tokens(checkpoint) == stream(tiny_network(), AUDIO, 3, 9)[1]
+    assert_same_tokens(tokens(checkpoint), stream(tiny_network(), AUDIO, 3, 9)[1])
+
+
+def assert_same_tokens(some: list[Emission], others: list[Emission]) -> None:
+    """The last bits of a sum hang on where in memory weights lie, on processors without AVX-512."""
+    assert [(one.token_id, one.frame) for one in some] == [(o.token_id, o.frame) for o in others]
+    confidences = [other.confidence for other in others]
+    assert [one.confidence for one in some] == pytest.approx(confidences, abs=1e-5)
 
 
 def test_weights_in_several_files_are_put_together(folder):
@@ -63,7 +71,7 @@ def test_weights_in_several_files_are_put_together(folder):
         save_file({name: WEIGHTS[name] for name in some}, folder / file)
     index = {"weight_map": {name: file for file, some in places.items() for name in some}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert tokens(load_checkpoint(folder)) == stream(tiny_network(), AUDIO, 3, 9)[1]
+    assert_same_tokens(tokens(load_checkpoint(folder)), stream(tiny_network(), AUDIO, 3, 9)[1])
 
 
 def test_an_index_that_points_out_of_its_folder_is_refused(folder):

@@ -107,8 +107,8 @@ def finetune(
     base_share: Annotated[
         float,
         typer.Option(
-            help="Share of the base in every weight at the end: less is forgotten, and less "
-            "learnt. With --resume, another share of a run that is done takes seconds.",
+            help="Share of the base in the encoder's weights at the end: less is forgotten, and "
+            "less learnt. With --resume, another share of a run that is done takes seconds.",
             min=0,
             max=1,
         ),
@@ -212,7 +212,7 @@ def finetune(
         new_pieces=new_pieces,
         resume=resume,
     )
-    minutes = (time.monotonic() - began) / 60
+    minutes = _minutes_in_all((time.monotonic() - began) / 60, run / "minutes.txt", resume=resume)
     tuned = output / "model.nemo"
     checkpoint.save(base, tuned, languages)
     _say(f"wrote {tuned} after {minutes:.1f} min")
@@ -242,6 +242,13 @@ def finetune(
         ],
     }
     print(report.write(before, after, head, details, output))
+
+
+def _minutes_in_all(now: float, path: Path, *, resume: bool) -> float:
+    """What was spent before a run was cut off counts, too."""
+    before = float(path.read_text()) if resume and path.exists() else 0.0
+    path.write_text(f"{before + now:.2f}\n")
+    return before + now
 
 
 def _read_tests(named: list[str]) -> dict[str, list[Clip]]:

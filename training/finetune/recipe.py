@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
-from training.finetune.vocabulary import rows_of_pieces
 from training.loss import transducer_loss
 from training.model_config import MEL_MEAN
 
@@ -34,7 +33,7 @@ class Recipe:
     batch_s: float = 60.0  # seconds of audio in a step
     average: float = 0.995  # the weights kept are a moving average; 0: the last ones
     hold: float = 1.0  # weight of the base's answers to what is to be kept, beside its texts' 1
-    base_share: float = 0.0  # of the base in every weight that it has, at the end
+    base_share: float = 0.0  # of the base in each of the encoder's weights, at the end
     seed: int = 0
     precision: str = "auto"  # bf16-mixed where the processor computes it natively, else 32-true
     save_minutes: float = 5.0
@@ -164,7 +163,7 @@ def train(
         recipe: how.
         tag_of: a language's tag as pieces, to train along the words' times; None: by the full sum.
         base: `checkpoint.as_it_is`: its answers to what is to be kept are learnt as well (along
-            words' times), and its weights are mixed in at the end; None: neither.
+            words' times), and its encoder is mixed in at the end; None: neither.
         new_pieces: how many the vocabulary has been given.
         folder: of checkpoints and logs.
         resume: go on from the last checkpoint there.
@@ -226,31 +225,27 @@ def train(
     if recipe.average:
         average.put_into(trainer.lightning_module)
     if base is not None:
-        mix_in(model, base, recipe.base_share, new_pieces)
+        mix_in(model, base, recipe.base_share)
     model.eval()
 
 
 @torch.no_grad()
-def mix_in(model: Any, base: Any, share: float, new_pieces: int) -> None:
-    """Move every weight some way back to the base's: what lies between hears both.
+def mix_in(model: Any, base: Any, share: float) -> None:
+    """Move the encoder's weights some way back to the base's: what lies between hears both.
 
     Weights of a model and of what was fine-tuned from it can be averaged, and the average forgets
-    less than it loses of the new [Wortsman et al. 2022, WiSE-FT]. New pieces have nothing to go
-    back to, so their rows stay.
+    more slowly than it unlearns [Wortsman et al. 2022, WiSE-FT]. Not the decoder's: between the
+    base's and those that have learnt to write new pieces lies nothing that writes them (measured:
+    docs/fine-tuning.md).
 
     Args:
         model: NeMo's, which changes.
         base: `checkpoint.as_it_is` of it before it learnt.
         share: of the base; 0: nothing changes.
-        new_pieces: how many the vocabulary has been given.
     """
-    new_rows = slice(-1 - new_pieces, -1)  # before the blank's
-    kept = [(rows, rows[new_rows].clone()) for rows in rows_of_pieces(model)]
-    learnt = dict(model.named_parameters())
-    for name, old in base.named_parameters():
+    learnt = dict(model.encoder.named_parameters())
+    for name, old in base.encoder.named_parameters():
         learnt[name].lerp_(old, share)
-    for rows, new in kept:
-        rows[new_rows] = new
 
 
 def _new_rows_first(
