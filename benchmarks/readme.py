@@ -66,7 +66,6 @@ def main() -> None:
             ("ray_calls", ray_calls.summary),
             ("precision", precision.table),
             ("kernels", kernels.table),
-            ("kernels_avx2", kernels.table),
             ("finetuning", finetune_demo.table),
             ("bench_peers", peers_table),
             ("bench_peers_avx2", peers_table),
@@ -89,8 +88,9 @@ def _draw() -> None:
         source = RESULTS / f"bench_{name}.json"
         if source.exists():
             plots.plot(json.loads(source.read_text(encoding="utf-8")), PLOTS)
-    for source in RESULTS.glob("bench_peers*.json"):
-        plot_peers(json.loads(source.read_text(encoding="utf-8")), PLOTS / f"{source.stem}.svg")
+    source = RESULTS / "bench_peers.json"
+    if source.exists():
+        plot_peers(json.loads(source.read_text(encoding="utf-8")), PLOTS / "bench_peers.svg")
 
 
 if __name__ == "__main__":

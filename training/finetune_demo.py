@@ -67,6 +67,7 @@ CASES = (
         test_clips=100,
         steps=250,
         rate=3e-4,
+        options=("--base-share", "0.5"),
         grammar=GRAMMAR,
     ),
 )
