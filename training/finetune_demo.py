@@ -67,7 +67,6 @@ CASES = (
         test_clips=100,
         steps=250,
         rate=3e-4,
-        options=("--base-share", "0.5"),
         grammar=GRAMMAR,
     ),
 )
@@ -94,10 +93,12 @@ def main(
         *("--dev-clips", "0"),
     ]
     _run(*synthesise, "--work", str(old), "--hours", str(OLD_HOURS))  # what is missing of it
-    figures = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for case in CASES:
         if only in {"", case.name}:
-            figures[case.name] = _teach(case, work, old, synthesise)
+            found = _teach(case, work, old, synthesise)
+            # Read now: another case may have been taught meanwhile.
+            known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+            figures = known | {case.name: found}
             text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
             RESULTS.write_text(text, encoding="utf-8")
 
