@@ -57,7 +57,7 @@ def test_a_folder_gives_the_network_that_was_saved(folder):
 
 
 def assert_same_tokens(some: list[Emission], others: list[Emission]) -> None:
-    """The last bits of a sum hang on where in memory weights lie, on processors without AVX-512."""
+    """Tokens exactly; confidences differed in the last bits on a processor without AVX-512."""
     assert [(one.token_id, one.frame) for one in some] == [(o.token_id, o.frame) for o in others]
     confidences = [other.confidence for other in others]
     assert [one.confidence for one in some] == pytest.approx(confidences, abs=1e-5)

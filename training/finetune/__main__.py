@@ -83,7 +83,7 @@ def finetune(
     trainable: Annotated[
         str,
         typer.Option(
-            help="all; blocks (subsampling frozen: a CPU takes a fifth less time); or decoder "
+            help="all; blocks (subsampling frozen: less to compute on a CPU); or decoder "
             "(encoder frozen: terms and spelling, hardly a new language)."
         ),
     ] = "all",
