@@ -9,6 +9,16 @@
 # image, one of CUDA fits the GPU's driver. Without it the torch of pip's own index is installed,
 # which runs on a CPU too. EXTRAS=cluster adds Ray.
 
+# With a compiler, so that the wheel has the library of fused.c (int8 on CPUs).
+FROM python:3.12-slim AS wheel
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && pip install --no-cache-dir build
+WORKDIR /source
+COPY pyproject.toml hatch_build.py README.md LICENSE NOTICE ./
+COPY plugin plugin
+COPY nemotron_voice nemotron_voice
+RUN python -m build --wheel --outdir /wheel
+
 FROM python:3.12-slim
 
 ARG TORCH_INDEX=""
@@ -19,11 +29,8 @@ RUN useradd --create-home --uid 10001 voice \
 # First what changes least: a change of our own code installs no torch again.
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.6"
 
-WORKDIR /source
-COPY pyproject.toml README.md LICENSE NOTICE ./
-COPY plugin plugin
-COPY nemotron_voice nemotron_voice
-RUN pip install --no-cache-dir ".[$EXTRAS]"
+COPY --from=wheel /wheel /wheel
+RUN pip install --no-cache-dir "$(echo /wheel/*.whl)[$EXTRAS]"
 
 USER voice
 WORKDIR /home/voice

@@ -22,8 +22,13 @@ import typer
 from torch import Tensor
 
 from nemotron_voice.bench.machine import describe, summary
-from nemotron_voice.model import linear
-from nemotron_voice.model.linear import Int8Linear, dense, quantise
+from nemotron_voice.model.int8_linear import (
+    FbgemmProduct,
+    Int8Linear,
+    OneDnnProduct,
+    quantise,
+)
+from nemotron_voice.model.linear import dense
 
 LAYERS, INPUTS, OUTPUTS = 24, 1024, 4096
 ROWS = (1, 4, 14, 32, 128, 448)
@@ -55,10 +60,10 @@ def torch_kernels(weights: list[Tensor]) -> dict[str, Run]:
             [dense(w, None, torch.bfloat16) for w in weights], torch.bfloat16
         ),
         "torch oneDNN int8, a scale a row (taken, with VNNI)": each(
-            [int8(w, linear._OneDnnProduct) for w in weights], torch.float32
+            [int8(w, OneDnnProduct) for w in weights], torch.float32
         ),
         "torch FBGEMM int8, a scale a row (taken, without)": each(
-            [int8(w, linear._FbgemmProduct) for w in weights], torch.float32
+            [int8(w, FbgemmProduct) for w in weights], torch.float32
         ),
         "torch FBGEMM int8, a scale for all rows": each(
             [lambda x, w=w: torch.ops.quantized.linear_dynamic(x, w, False) for w in packed],

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from nemotron_voice import __version__
+from nemotron_voice.model.fused import kernels
 
 # What decides how fast matrix products are.
 _INSTRUCTIONS: Final = (
@@ -39,6 +40,7 @@ def describe() -> dict[str, Any]:
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "fused_int8": kernels() is not None,
         "nemotron_voice": __version__,
     }
 
@@ -48,10 +50,12 @@ def summary(machine: dict[str, Any]) -> str:
     gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
     extras = [name for name in machine["instructions"] if name.startswith(("amx", "avx512_"))]
     instructions = f" ({', '.join(extras)})" if extras else ""
+    # Results from before there was a library don't say.
+    without = "" if machine.get("fused_int8") else ", int8 without fused.c"
     return (
         f"{machine['cpu']}, {machine['cores']} cores{instructions}"
         f"{gpus}, {machine['memory_gb']:g} GB; torch {machine['torch']}, "
-        f"nemotron-voice {machine['nemotron_voice']}"
+        f"nemotron-voice {machine['nemotron_voice']}{without}"
     )
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nemotron_voice.model.linear import largest_weight, quantise
+from nemotron_voice.model.int8_linear import largest_weight, quantise
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.model.int8_linear import Int8Linear
 from nemotron_voice.model.int8_store import Int8Store
-from nemotron_voice.model.linear import Int8Linear, Linear, dense
+from nemotron_voice.model.linear import Linear, dense
 from nemotron_voice.model.weights import Weights
 
 Arithmetic = Literal["fp32", "bf16", "int8"]

@@ -15,6 +15,7 @@ from nemotron_voice.model.weights import Weights
 # The mel frames, and outputs of stages 1 and 2, of a chunk that lie before the stream's beginning
 # when it is the stream's first: encoder frame 0 needs mel frame 0 and zeros before it.
 _BEFORE_START = (7, 3, 1)
+_PAD_BEFORE, _PAD_AFTER = 2, 1  # in frequency
 
 
 class Subsampling:
@@ -59,37 +60,56 @@ class Subsampling:
             [rows, c, d_model], and the new `last_mel` and `last_maps`.
         """
         with _exact_convolutions(mel.device):
-            mel = _zero_before_start(mel.unsqueeze(1), first, _BEFORE_START[0])
-            maps = torch.cat([last_mel.unsqueeze(1), mel], 2)
-            maps = self._first_stage(maps).relu_()
+            seen = _padded(mel.unsqueeze(1), last_mel.unsqueeze(1), first, _BEFORE_START[0])
+            maps = self._first_stage(seen)
             new_maps = []
             for stage in range(2):
-                maps = _zero_before_start(maps, first, _BEFORE_START[stage + 1])
-                new_maps.append(maps[:, :, -1:])
-                maps = _pad_bins(torch.cat([last_maps[stage], maps], 2))
-                maps = F.conv2d(maps, *self._depthwise[stage], stride=2, groups=self._channels)
-                maps = _mix(maps, *self._pointwise[stage]).relu_()
-        frames = self._linear(maps.transpose(1, 2).flatten(2))
+                seen = _padded(maps.relu_(), last_maps[stage], first, _BEFORE_START[stage + 1])
+                new_maps.append(seen[:, :, -1:, _PAD_BEFORE:-_PAD_AFTER])
+                maps = F.conv2d(seen, *self._depthwise[stage], stride=2, groups=self._channels)
+                maps = _mix(maps, *self._pointwise[stage])
+        frames = self._linear(maps.relu_().transpose(1, 2).flatten(2))
         if self._scale != 1.0:
             frames = frames * self._scale
-        return frames, mel[:, 0, -1:], new_maps
+        return frames, mel[:, -1:], new_maps
 
-    def _first_stage(self, mel: Tensor) -> Tensor:
-        """Convolve [rows, 1, time, bins] into `channels` maps of half the size."""
-        if mel.device.type != "cpu":
+    def _first_stage(self, seen: Tensor) -> Tensor:
+        """Convolve [rows, 1, time, bins], padded, into `channels` maps of half the size."""
+        if seen.device.type != "cpu":
             # Without cuDNN, conv2d on a GPU takes the rows one by one, two kernels each.
-            return _mix(_patches(_pad_bins(mel)), *self._stem)
+            return _mix(_patches(seen), *self._stem)
         # Never one image alone, whose sums oneDNN makes in another order (without AVX-512).
-        maps = _pad_bins(mel) if len(mel) > 1 else F.pad(mel, (2, 1, 0, 0, 0, 0, 0, 1))
-        return F.conv2d(maps, *self._stem, stride=2)[: len(mel)]
+        maps = seen if len(seen) > 1 else F.pad(seen, (0, 0, 0, 0, 0, 0, 0, 1))
+        return F.conv2d(maps, *self._stem, stride=2)[: len(seen)]
 
 
 def _parameters(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
     return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
-def _pad_bins(maps: Tensor) -> Tensor:
-    return F.pad(maps, (2, 1))
+def _padded(maps: Tensor, last: Tensor, first: Tensor, before: int) -> Tensor:
+    """What a stage convolves: the frame before the chunk, the chunk, and padding in frequency.
+
+    One copy: at many rows these maps are beyond the processor's caches.
+
+    Args:
+        maps: [rows, channels, time, bins].
+        last: [rows, channels, 1, bins].
+        first: [rows] bool, rows that begin here.
+        before: so many frames of those are zero.
+
+    Returns:
+        [rows, channels, 1 + time, bins + 3].
+    """
+    rows, channels, time, bins = maps.shape
+    seen = maps.new_empty(rows, channels, 1 + time, _PAD_BEFORE + bins + _PAD_AFTER)
+    seen[..., :_PAD_BEFORE] = 0.0
+    seen[..., -_PAD_AFTER:] = 0.0
+    within = seen[..., _PAD_BEFORE:-_PAD_AFTER]
+    within[:, :, :1] = last
+    within[:, :, 1:] = maps
+    within[:, :, 1 : 1 + before].masked_fill_(first[:, None, None, None], 0.0)
+    return seen
 
 
 def _mix(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -107,12 +127,6 @@ def _patches(maps: Tensor) -> Tensor:
     """What a kernel of 3 by 3 and stride 2 sees: [rows, 1, time, bins] to [rows, 9, ..., ...]."""
     seen = maps.squeeze(1).unfold(1, 3, 2).unfold(2, 3, 2)  # [rows, time, bins, 3, 3]
     return seen.permute(0, 3, 4, 1, 2).flatten(1, 2)
-
-
-def _zero_before_start(maps: Tensor, first: Tensor, count: int) -> Tensor:
-    """Zero the first `count` frames of rows that begin: maps [rows, channels, time, bins]."""
-    before = torch.arange(maps.shape[2], device=maps.device) < count
-    return maps.masked_fill((first[:, None] & before)[:, None, :, None], 0.0)
 
 
 def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:

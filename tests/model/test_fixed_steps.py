@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nemotron_voice.model import encoder
+from nemotron_voice.model import blocks
 from nemotron_voice.model.config import LOOKAHEADS, ModelConfig
 from nemotron_voice.model.features import window_samples
 from nemotron_voice.model.fixed_steps import FixedSteps, sizes_up_to
@@ -52,7 +52,7 @@ def make(
         "graphs": lambda: CudaGraphs(torch.device(device)),
     }
     if way == "recorded":  # on a CPU, rows in a row are read as a slice: a look at their numbers
-        monkeypatch.setattr(encoder, "_consecutive", lambda rows: rows)
+        monkeypatch.setattr(blocks, "_consecutive", lambda rows: rows)
     network = tiny_network(device=device)
 
     def build() -> FixedSteps:

@@ -13,7 +13,7 @@ import torch
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model.checkpoint import load_checkpoint
 from nemotron_voice.model.config import LOOKAHEADS, ModelConfig
-from nemotron_voice.model.linear import largest_weight
+from nemotron_voice.model.int8_linear import largest_weight
 from nemotron_voice.model.network import Network, chunk_samples, window_samples
 from nemotron_voice.model.weights import expected_shapes
 from tests.model.tiny import (

@@ -1,0 +1,97 @@
+"""What fused.c brings: int8 steps with it and without, a process each, in turn.
+
+    python -m nemotron_voice.bench.random_model build/random
+    python -m benchmarks.fused build/random
+
+Writes docs/results/fused.json.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from nemotron_voice.bench import steps
+from nemotron_voice.bench.fresh_process import MeasurementError, in_fresh_process
+from nemotron_voice.bench.machine import describe, summary
+from nemotron_voice.bench.subject import Subject
+from nemotron_voice.cli.memory import keep_memory
+from nemotron_voice.model import fused, fused_blocks, int8_linear
+
+WAYS = ("without", "with")
+
+
+def measure(weights: Path, way: str, options: steps.StepOptions) -> list[dict[str, Any]]:
+    """Rows of one way, in this process."""
+    if way == "without":
+        for module in (fused_blocks, int8_linear):
+            module.kernels = lambda: None
+    elif fused.kernels() is None:
+        raise MeasurementError("there is no library of fused.c here; `pip install -e .` says why")
+    subject = Subject(model=str(weights), precision="int8", threads=torch.get_num_threads())
+    return steps.measure_here(subject, options, lambda line: print(f"{way}: {line}", flush=True))
+
+
+def main(
+    weights: Annotated[Path, typer.Argument(help="Folder of nemotron_voice.bench.random_model")],
+    latencies: Annotated[str, typer.Option(help="Modes, ms")] = "80,320,560,1120",
+    streams: Annotated[str, typer.Option(help="Streams at once")] = "1,8",
+    rounds: Annotated[int, typer.Option(help="Of a process each way")] = 3,
+    results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(
+        "docs/results/fused.json"
+    ),
+) -> None:
+    """Measure and print the table."""
+    keep_memory()
+    options = steps.StepOptions(
+        latencies_ms=tuple(map(int, latencies.split(","))),
+        streams=tuple(map(int, streams.split(","))),
+        steps=15,
+        budget_s=4.0,
+    )
+    took: dict[tuple[int, int], dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for way in WAYS:
+            for row in in_fresh_process(measure, weights, way, options):
+                cell = took.setdefault((row["latency_ms"], row["streams"]), {w: [] for w in WAYS})
+                cell[way].append(row["step_ms"]["p50"])
+    figures = {
+        "rows": [
+            {"latency_ms": latency_ms, "streams": count} | cell
+            for (latency_ms, count), cell in sorted(took.items())
+        ],
+        "machine": describe(),
+    }
+    results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    typer.echo(table(figures))
+
+
+def table(figures: dict[str, Any]) -> str:
+    """In Markdown."""
+    lines = [
+        "| mode, streams | PyTorch's operations, ms | fused.c, ms | less |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in figures["rows"]:
+        without, fast = (float(np.median(row[way])) for way in WAYS)
+        cells = " | ".join(
+            f"{np.median(row[way]):.0f} ({min(row[way]):.0f} to {max(row[way]):.0f})"
+            for way in WAYS
+        )
+        lines.append(
+            f"| {row['latency_ms']} ms x {row['streams']} | {cells} | {1 - fast / without:.0%} |"
+        )
+    rounds = len(figures["rows"][0][WAYS[0]])
+    return "\n".join(lines) + (
+        f"\n\nMedians of {rounds} processes each, in turn, and their least and most. "
+        f"{summary(figures['machine'])}."
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,280 @@
+"""The library of fused.c: what an int8 block does between its products, on tensors.
+
+It is built with the package, on Linux on x86-64, where there is a C compiler (hatch_build.py).
+Where it isn't there, the same is done by PyTorch (int8_linear.py, block.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+_LIBRARY: Final = Path(__file__).with_name("libfused.so")
+_LANES: Final = 8
+_KINDS: Final[dict[str, type[ctypes._SimpleCData[Any]]]] = {
+    "p": ctypes.c_void_p,
+    "n": ctypes.c_int64,
+    "l": ctypes.c_int,
+}
+
+_log = logging.getLogger(__name__)
+
+Norm = tuple[Tensor, Tensor]  # gain and bias, [size] fp32
+
+
+class Layout(IntEnum):
+    """How a product's kernel takes activations; fused.c has the same numbers."""
+
+    WIDENED = 0  # fp32, and two more columns that hold -128 and 127
+    SIGNED = 1  # int8
+    UNSIGNED = 2  # uint8, 128 stands for 0
+
+
+class Rounded(NamedTuple):
+    """Activations rounded for a product."""
+
+    values: Tensor  # [..., inputs] in the product's layout, -127 to 127
+    scales: Tensor  # [..., 1] fp32: 127 of each row's
+
+
+class Product(NamedTuple):
+    """What a product's kernel gives: `sums * scales + bias` was meant."""
+
+    sums: Tensor  # [..., outputs] fp32
+    scales: Tensor  # [..., 1] fp32
+    bias: Tensor  # [outputs] fp32
+
+
+class Attention(ctypes.Structure):
+    """Sizes of an attention: `struct attention` of fused.c."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("chunk", "heads", "head_size", "ring", "left", "farthest")
+    )
+
+
+@cache
+def kernels() -> Kernels | None:
+    """The library, or None where it can't run: no AVX2, not built, or built from another source."""
+    if torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"}:
+        return None
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+        built_from = ctypes.CFUNCTYPE(ctypes.c_char_p)(("source", library))().decode()
+    except (OSError, AttributeError) as error:
+        _log.info("int8 runs without fused kernels: %s", error)
+        return None
+    if built_from != hashlib.sha256(_LIBRARY.with_name("fused.c").read_bytes()).hexdigest():
+        _log.warning(
+            "%s was built from another fused.c, so int8 runs without it; install again "
+            "(pip install -e ., or python hatch_build.py)",
+            _LIBRARY,
+        )
+        return None
+    return Kernels(library)
+
+
+class Kernels:
+    """Functions of fused.c, on contiguous fp32 tensors on the CPU."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        """Declare what the functions take.
+
+        Args:
+            library: loaded.
+        """
+
+        def declared(name: str, types: str) -> ctypes._NamedFuncPointer:
+            function: ctypes._NamedFuncPointer = getattr(library, name)
+            function.argtypes = [_KINDS[one] for one in types]
+            function.restype = None
+            return function
+
+        self._round = declared("round_rows", "pnnlpp")
+        self._rescale = declared("rescale_rows", "pppnn")
+        self._add_norm = declared("add_norm_round", "ppppppppnnlpp")
+        self._silu = declared("silu_round", "pppnnlpp")
+        self._attention = declared("attention_round", "pppppppppppnplpp")
+        self._convolution = declared("convolution_round", "ppppppppnnnnplpp")
+
+    def round_rows(self, x: Tensor, layout: Layout) -> Rounded:
+        """Round [..., size]."""
+        x = x.contiguous()
+        rounded = _empty(x, x.shape[-1], layout)
+        self._round(x.data_ptr(), *_rows(x), layout, *_pointers(rounded))
+        return rounded
+
+    def rescale_rows(self, product: Product) -> Tensor:
+        """What a product meant, in its own place."""
+        self._rescale(*_product(product), *_rows(product.sums))
+        return product.sums
+
+    def add_norm_round(
+        self,
+        x: Tensor,
+        product: Product | None,
+        norm: Norm,
+        layout: Layout,
+        last: Norm | None = None,
+    ) -> Rounded:
+        """Add a product to x in place, and round x's norm for the next one.
+
+        Args:
+            x: [..., size], the residual stream.
+            product: what is added; None: nothing.
+            norm: before the next product.
+            layout: of the next product.
+            last: norm of x itself, after the addition.
+        """
+        rounded = _empty(x, x.shape[-1], layout)
+        self._add(x, product, last, norm, layout, rounded)
+        return rounded
+
+    def add_norm(self, x: Tensor, product: Product, last: Norm) -> None:
+        """Add a product to x [..., size] in place, and then normalise x itself."""
+        self._add(x, product, last, None, Layout.WIDENED, None)
+
+    def _add(
+        self,
+        x: Tensor,
+        product: Product | None,
+        last: Norm | None,
+        norm: Norm | None,
+        layout: Layout,
+        rounded: Rounded | None,
+    ) -> None:
+        self._add_norm(
+            x.data_ptr(),
+            *((None, None, None) if product is None else _product(product)),
+            *_pointers(last),
+            *_pointers(norm),
+            *_rows(x),
+            layout,
+            *_pointers(rounded),
+        )
+
+    def silu_round(self, product: Product, layout: Layout) -> Rounded:
+        """SiLU, rounded; the product is overwritten."""
+        rounded = _empty(product.sums, product.sums.shape[-1], layout)
+        self._silu(*_product(product), *_rows(product.sums), layout, *_pointers(rounded))
+        return rounded
+
+    def attention_round(
+        self,
+        sizes: Attention,
+        product: Product,
+        keys: Tensor,
+        values: Tensor,
+        slab_rows: Tensor,
+        begun: Tensor,
+        biases: tuple[Tensor, Tensor],
+        relative: Tensor,
+        layout: Layout,
+    ) -> Rounded:
+        """Write the chunk's keys and values into the rings, attend, round what is heard.
+
+        Args:
+            sizes: of the attention.
+            product: queries, keys and values, [n, c, 3 heads head_size].
+            keys: one block's, [slab, heads, ring, head_size].
+            values: the same.
+            slab_rows: [n] int64.
+            begun: [n] int64, frames that each row has had.
+            biases: of content and position, [heads, head_size].
+            relative: [heads, left + 2 farthest + 1, head_size].
+            layout: of the next product.
+        """
+        heard = product.sums.new_empty(*product.sums.shape[:-1], sizes.heads * sizes.head_size)
+        rounded = _empty(heard, heard.shape[-1], layout)
+        self._attention(
+            ctypes.byref(sizes),
+            *_product(product),
+            keys.data_ptr(),
+            values.data_ptr(),
+            slab_rows.data_ptr(),
+            begun.data_ptr(),
+            *_pointers(biases),
+            relative.data_ptr(),
+            len(slab_rows),
+            heard.data_ptr(),
+            layout,
+            *_pointers(rounded),
+        )
+        return rounded
+
+    def convolution_round(
+        self,
+        product: Product,
+        cache: Tensor,
+        taps: Tensor,
+        taps_bias: Tensor,
+        norm: Norm,
+        layout: Layout,
+    ) -> Rounded:
+        """GLU, depthwise convolution, norm, SiLU; the cache becomes that of the next chunk.
+
+        Args:
+            product: [n, c, 2 size].
+            cache: [n, kernel - 1, size].
+            taps: [kernel, size].
+            taps_bias: [size].
+            norm: after the convolution.
+            layout: of the next product.
+        """
+        rows, chunk, _ = product.sums.shape
+        kernel, size = taps.shape
+        gated = cache.new_empty(rows, kernel - 1 + chunk, size)
+        rounded = _empty(product.sums, size, layout)
+        self._convolution(
+            *_product(product),
+            cache.data_ptr(),
+            taps.data_ptr(),
+            taps_bias.data_ptr(),
+            *_pointers(norm),
+            rows,
+            chunk,
+            kernel,
+            size,
+            gated.data_ptr(),
+            layout,
+            *_pointers(rounded),
+        )
+        return rounded
+
+
+def takes(head_size: int) -> bool:
+    """Whether `Kernels.attention_round` can have heads of this size."""
+    return head_size % _LANES == 0
+
+
+def _empty(like: Tensor, size: int, layout: Layout) -> Rounded:
+    """Room for rounded rows."""
+    rows = like.shape[:-1]
+    if layout is Layout.WIDENED:
+        values = like.new_empty(*rows, size + 2)
+    else:
+        kind = torch.int8 if layout is Layout.SIGNED else torch.uint8
+        values = like.new_empty(*rows, size, dtype=kind)
+    return Rounded(values, like.new_empty(*rows, 1))
+
+
+def _rows(x: Tensor) -> tuple[int, int]:
+    size = x.shape[-1]
+    return x.numel() // size, size
+
+
+def _pointers(pair: tuple[Tensor, Tensor] | None) -> tuple[int | None, int | None]:
+    return (None, None) if pair is None else (pair[0].data_ptr(), pair[1].data_ptr())
+
+
+def _product(product: Product) -> tuple[int, int, int]:
+    return product.sums.data_ptr(), product.scales.data_ptr(), product.bias.data_ptr()

@@ -1,0 +1,223 @@
+"""Matrix products in int8, on CPUs: weights of 8 bits, activations rounded row by row.
+
+Which kernels, and what they were measured against, is in docs/performance.md; `python -m
+benchmarks.kernels` measures them again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+
+from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.model.fused import Layout, Product, Rounded, kernels
+
+_INT8_MAX: Final = 127
+_INT7_MAX: Final = 63
+_SMALLEST: Final = 1e-12  # scale of a row of zeros
+_ZERO_POINT: Final = 128  # what 0 is in activations from 1 to 255
+_FEW_OUTPUTS: Final = 256
+_EXTREMES: Final = (-128.0, 127.0)
+
+
+class Int8Linear:
+    """int8 weights, activations rounded to int8 with a scale for each row, sums in int32.
+
+    The scale is the row's own, and integers sum exactly in any order, so a row's product is the
+    same alone and in any batch. A scale for the whole batch, which every library's dynamic
+    quantisation has by default, would let one caller's loudness change another's words.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        """Lay the weights out for the kernel.
+
+        Args:
+            weight: [outputs, inputs] int8, of `quantise`.
+            scale: [outputs] fp32.
+            bias: [outputs] fp32.
+
+        Raises:
+            ConfigurationError: not on a CPU, or PyTorch's build has no oneDNN.
+        """
+        if weight.device.type != "cpu":
+            raise ConfigurationError(
+                "precision='int8' runs on CPUs; take precision='bf16' on a GPU"
+            )
+        scale = scale / _INT8_MAX  # of the weight and of the row's loudest
+        try:
+            fbgemm = not has_vnni() and has_fbgemm()
+            self._product = (FbgemmProduct if fbgemm else OneDnnProduct)(weight, scale)
+        except (AttributeError, NotImplementedError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"this build of PyTorch has no int8 kernels of oneDNN ({error}); take "
+                "precision='fp32' or 'bf16'"
+            ) from error
+        self._bias = torch.zeros_like(scale) if bias is None else bias
+
+    @property
+    def layout(self) -> Layout:
+        """What `multiply` takes."""
+        return self._product.layout
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: [..., inputs] fp32 -> [..., outputs] fp32."""
+        return rescale_rows(self.multiply(round_rows(x, self.layout)))
+
+    def multiply(self, rounded: Rounded) -> Product:
+        """The product alone, without what lies before and after."""
+        return Product(self._product(rounded.values), rounded.scales, self._bias)
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix to 8 bits, symmetrically, with a scale for each output.
+
+    Args:
+        weight: [outputs, inputs] fp32.
+
+    Returns:
+        [outputs, inputs] int8, and [outputs] fp32: what 1 stands for.
+    """
+    scale = weight.abs().amax(1).clamp_(min=_SMALLEST) / largest_weight()
+    return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def round_rows(x: Tensor, layout: Layout) -> Rounded:
+    """Round activations, half to even, each row by its loudest.
+
+    A row with a NaN or an infinity has a scale that is none either, so it stays broken; its values
+    are numbers, as a NaN in any row would become the scale of all in FBGEMM.
+
+    Args:
+        x: [..., inputs] fp32.
+        layout: of the product.
+    """
+    fused = kernels()
+    if fused is not None:
+        return fused.round_rows(x, layout)
+    scales = x.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
+    factor = _INT8_MAX / scales
+    if layout is Layout.WIDENED:
+        inputs = x.shape[-1]
+        widened = x.new_empty(*x.shape[:-1], inputs + len(_EXTREMES))
+        torch.mul(x, factor, out=widened[..., :inputs]).round_().nan_to_num_()
+        for column, extreme in enumerate(_EXTREMES, inputs):
+            widened[..., column] = extreme
+        return Rounded(widened, scales)
+    rounded = (x * factor).round_().nan_to_num_()
+    if layout is Layout.SIGNED:
+        return Rounded(rounded.to(torch.int8), scales)
+    return Rounded(rounded.add_(_ZERO_POINT).to(torch.uint8), scales)
+
+
+def rescale_rows(product: Product) -> Tensor:
+    """What a product meant; it may be overwritten."""
+    fused = kernels()
+    if fused is not None:
+        return fused.rescale_rows(product)
+    return torch.addcmul(product.bias, product.sums, product.scales)
+
+
+class OneDnnProduct:
+    """oneDNN's kernels: the best of PyTorch's own with VNNI or AMX.
+
+    Unsigned activations where AMX doesn't run: oneDNN has signed ones in a loop that is there for
+    completeness. Measured, 60 ms instead of 0.1 for 1024 x 4096; and with AMX, for up to 256
+    outputs, 3.6 ms instead of 0.03 for 768 x 192. Sums are the same.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        """Lay the weights out.
+
+        Args:
+            weight: [outputs, inputs] int8.
+            scale: [outputs] fp32, of a sum.
+        """
+        self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+        self._scale = scale
+        self._zero = torch.zeros(scale.shape, dtype=torch.int64)
+        signed = has_amx() and len(scale) > _FEW_OUTPUTS
+        self.layout = Layout.SIGNED if signed else Layout.UNSIGNED
+
+    def __call__(self, rounded: Tensor) -> Tensor:
+        """Sums times their scales: [..., inputs] in the layout -> [..., outputs] fp32."""
+        zero_point = 0 if self.layout is Layout.SIGNED else _ZERO_POINT
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1.0, zero_point, self._weight, self._scale, self._zero,
+            None, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return product
+
+
+class FbgemmProduct:
+    """FBGEMM's kernels, 1.6 to 4 times as fast as oneDNN's without VNNI, up to 32 rows.
+
+    They round activations themselves, with one scale for all rows, from the smallest to the
+    largest. Two more columns, whose weights are 0, hold -128 and 127: so that scale is always 1,
+    and what is rounded already stays as it is.
+    """
+
+    layout: Final = Layout.WIDENED
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        """Lay the weights out.
+
+        Args:
+            weight: [outputs, inputs] int8.
+            scale: [outputs] fp32, of a sum.
+        """
+        widened = F.pad(weight, (0, len(_EXTREMES)))
+        zeros = torch.zeros(scale.shape, dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deprecated")  # said at each load, else
+            quantised = torch._make_per_channel_quantized_tensor(  # noqa: SLF001
+                widened, scale.double(), zeros, 0
+            )
+            self._weight = torch.ops.quantized.linear_prepack(quantised, None)
+
+    def __call__(self, rounded: Tensor) -> Tensor:
+        """Sums times their scales: [..., inputs + 2] -> [..., outputs] fp32."""
+        product: Tensor = torch.ops.quantized.linear_dynamic(rounded, self._weight, False)  # noqa: FBT003
+        return product
+
+
+@cache
+def has_amx() -> bool:
+    """Whether oneDNN multiplies in AMX's tiles."""
+    return bool(torch.cpu._is_amx_tile_supported())  # noqa: SLF001
+
+
+@cache
+def has_vnni() -> bool:
+    """Whether this processor sums products of 8 bits in 32.
+
+    Without VNNI (before 2018, and many AVX2 machines since, AMD's before Zen 4 among them) pairs of
+    products are summed in 16 bits and saturate [oneDNN, "Nuances of int8 computations"]. Which it
+    is is found by multiplying the largest.
+    """
+    return _exact(OneDnnProduct, _INT8_MAX)
+
+
+@cache
+def has_fbgemm() -> bool:
+    """Whether FBGEMM's kernels are there and exact: on x86, and until PyTorch drops them."""
+    try:
+        return _exact(FbgemmProduct, _INT7_MAX)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+
+
+def _exact(kind: type[OneDnnProduct | FbgemmProduct], largest: int) -> bool:
+    """Whether a kernel multiplies such weights with the largest activations without overflow."""
+    product = kind(torch.full((32, 64), largest, dtype=torch.int8), torch.ones(32))
+    loudest = round_rows(torch.ones(1, 64), product.layout)
+    return bool((product(loudest.values) == 64 * largest * _INT8_MAX).all())
+
+
+def largest_weight() -> int:
+    """Largest int8 weight that this processor's kernel multiplies without overflow."""
+    return _INT8_MAX if has_vnni() else _INT7_MAX
