@@ -15,8 +15,9 @@ PIP := $(IN_VENV)python -m pip --disable-pip-version-check -qq
 REQUIREMENTS := pyproject.toml constraints.txt hatch_build.py nemotron_voice/model/fused.c
 STAMPS := $(VENV)/.stamps
 SUMMARY := --durations=5
-# Many tests wait for real time.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Many tests wait for real time. In the order of files: by default those with the fewest tests, which
+# have the longest ones, come last, and one worker has nothing to do.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 OLDEST := $(VENV)/oldest
 SYNTHESIS := $(VENV)/synthesis
 

@@ -9,32 +9,71 @@ Writes docs/results/fused.json.
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from torch import Tensor
 
 from nemotron_voice.bench import steps
 from nemotron_voice.bench.fresh_process import MeasurementError, in_fresh_process
 from nemotron_voice.bench.machine import describe, summary
 from nemotron_voice.bench.subject import Subject
 from nemotron_voice.cli.memory import keep_memory
+from nemotron_voice.config import lookahead_of
 from nemotron_voice.model import fused, fused_blocks, int8_linear
+from nemotron_voice.model.int8_linear import Int8Linear
+from nemotron_voice.model.network import Network
+from nemotron_voice.model.state import StreamState
 
 WAYS = ("without", "with")
 
 
 def measure(weights: Path, way: str, options: steps.StepOptions) -> list[dict[str, Any]]:
-    """Rows of one way, in this process."""
+    """Rows of one way, in this process, and what of each step the products take."""
     if way == "without":
         for module in (fused_blocks, int8_linear):
             module.kernels = lambda: None
     elif fused.kernels() is None:
         raise MeasurementError("there is no library of fused.c here; `pip install -e .` says why")
+    clock = ProductClock()
     subject = Subject(model=str(weights), precision="int8", threads=torch.get_num_threads())
-    return steps.measure_here(subject, options, lambda line: print(f"{way}: {line}", flush=True))
+    rows = steps.measure_here(subject, options, lambda line: print(f"{way}: {line}", flush=True))
+    return [
+        row | {"products_ms": clock.milliseconds(row["latency_ms"], row["streams"])} for row in rows
+    ]
+
+
+class ProductClock:
+    """Times all products of each step, from now on, in this process."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._steps: dict[tuple[int, int], list[float]] = {}  # by look-ahead and rows
+        multiply, step = Int8Linear.multiply, Network.step
+
+        def timed(product: Int8Linear, rounded: fused.Rounded) -> fused.Product:
+            began = time.perf_counter()
+            made = multiply(product, rounded)
+            self._spent += time.perf_counter() - began
+            return made
+
+        def watched(
+            network: Network, samples: Tensor, state: StreamState, rows: Tensor, *options: Any
+        ) -> Any:
+            self._spent = 0.0
+            made = step(network, samples, state, rows, *options)
+            self._steps.setdefault((options[1], len(rows)), []).append(self._spent)
+            return made
+
+        Int8Linear.multiply, Network.step = timed, watched
+
+    def milliseconds(self, latency_ms: int, streams: int) -> float:
+        """Median of the steps of a mode with so many streams."""
+        return 1000 * float(np.median(self._steps[lookahead_of(latency_ms), streams]))
 
 
 def main(
@@ -58,8 +97,11 @@ def main(
     for _ in range(rounds):
         for way in WAYS:
             for row in in_fresh_process(measure, weights, way, options):
-                cell = took.setdefault((row["latency_ms"], row["streams"]), {w: [] for w in WAYS})
+                cell = took.setdefault(
+                    (row["latency_ms"], row["streams"]), {name: [] for name in (*WAYS, "products")}
+                )
                 cell[way].append(row["step_ms"]["p50"])
+                cell["products"].append(row["products_ms"])
     figures = {
         "rows": [
             {"latency_ms": latency_ms, "streams": count} | cell
@@ -74,8 +116,8 @@ def main(
 def table(figures: dict[str, Any]) -> str:
     """In Markdown."""
     lines = [
-        "| mode, streams | PyTorch's operations, ms | fused.c, ms | less |",
-        "|---|---:|---:|---:|",
+        "| mode, streams | PyTorch's operations, ms | fused.c, ms | less | of it products, ms |",
+        "|---|---:|---:|---:|---:|",
     ]
     for row in figures["rows"]:
         without, fast = (float(np.median(row[way])) for way in WAYS)
@@ -84,7 +126,8 @@ def table(figures: dict[str, Any]) -> str:
             for way in WAYS
         )
         lines.append(
-            f"| {row['latency_ms']} ms x {row['streams']} | {cells} | {1 - fast / without:.0%} |"
+            f"| {row['latency_ms']} ms x {row['streams']} | {cells} | {1 - fast / without:.0%} "
+            f"| {np.median(row['products']):.0f} |"
         )
     rounds = len(figures["rows"][0][WAYS[0]])
     return "\n".join(lines) + (

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     flush,
+    fused,
     kernels,
     livekit_jobs,
     livekit_room,
@@ -66,6 +67,7 @@ def main() -> None:
             ("ray_calls", ray_calls.summary),
             ("precision", precision.table),
             ("kernels", kernels.table),
+            ("fused", fused.table),
             ("finetuning", finetune_demo.table),
             ("bench_peers", peers_table),
             ("bench_peers_avx2", peers_table),

@@ -1,7 +1,7 @@
 /* What an int8 encoder block does between its matrix products: one pass over memory for each gap.
  *
  * PyTorch takes some 170 small operations for it, each a pass of its own. Products stay in the
- * libraries' kernels (int8_linear.py); block.py holds the same arithmetic in PyTorch, which runs
+ * libraries' kernels (int8_linear.py); blocks.py holds the same arithmetic in PyTorch, which runs
  * where this file isn't built, and which it is tested against.
  *
  * A product comes as sums over rounded activations; times its row's scale, plus a bias, it is what
@@ -49,7 +49,7 @@ static inline float number_of(int32_t bits)
     return as.number;
 }
 
-/* e^x within 2e-7 of it. Cephes' polynomial on -ln(2)/2..ln(2)/2, then a power of two. */
+/* e^x, of its own size within 4e-7. Cephes' polynomial on -ln(2)/2..ln(2)/2, then a power of two. */
 static inline float exponential(float x)
 {
     x = x < -87.0f ? -87.0f : x;

@@ -65,7 +65,7 @@ class Attention(ctypes.Structure):
 @cache
 def kernels() -> Kernels | None:
     """The library, or None where it can't run: no AVX2, not built, or built from another source."""
-    if torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"}:
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):  # 2 or 512
         return None
     try:
         library = ctypes.CDLL(str(_LIBRARY))

@@ -45,7 +45,7 @@ class FusedBlocks:
     ) -> Tensor:
         """Run a chunk through all blocks; see `Blocks`. x is overwritten."""
         fused = self._fused
-        x = x.contiguous()
+        x, rows, begun = x.contiguous(), rows.contiguous(), begun.contiguous()  # as C reads them
         sizes = Attention(
             x.shape[1], self._heads, self._head_size, state.ring, self._left, self._farthest
         )

@@ -470,8 +470,8 @@ def test_closing_the_engine_ends_its_streams_with_an_error(
 def test_nobody_reading_keeps_memory_bounded(tiny_engine: Engine) -> None:
     async def main() -> None:
         stream = tiny_engine.open(latency_ms=80)
-        audio = babble(0.5, 1)
-        for _ in range(300):
+        audio = babble(0.1, 1)
+        for _ in range(300):  # a final each
             stream.push(audio)
             await stream.flush()
         assert len(stream._events._unread) <= 256
