@@ -3,57 +3,79 @@
     python -m benchmarks.precision --work build/training --speech ../shared/speech
 
 Every clip of the test sets is heard in each precision and mode twice: alone in an engine of one
-slot, and with 31 others. Writes docs/results/precision.json.
+slot, and with 31 others. Half an hour on two cores. Writes docs/results/precision.json.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import track
 
 from benchmarks.clips import DEMO_LANGUAGES, SETS, load_sets
 from nemotron_voice import Engine
-from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.bench.fresh_process import in_fresh_process
+from nemotron_voice.bench.machine import describe, summary
+from nemotron_voice.config import LATENCIES_MS, Precision
 from nemotron_voice.evaluation.comparison import compare
 from nemotron_voice.evaluation.hypotheses import Hypothesis
 from nemotron_voice.evaluation.listening import ListenOptions, listen
 from nemotron_voice.evaluation.manifest import Clip
 from nemotron_voice.evaluation.normalisation import Normaliser
+from nemotron_voice.model.int8_linear import largest_weight
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+MODES = LATENCIES_MS
+ALONE, TOGETHER = 1, 32  # clips at once
 
 
-def hear(clips: Sequence[Clip], precision: str, streams: int) -> dict[int, list[Hypothesis]]:
-    """What is heard in each mode, so many clips at once."""
+def hear(clips: Sequence[Clip], precision: Precision, mode: int, streams: int) -> list[Hypothesis]:
+    """What is heard, so many clips at once, in a process of its own."""
+    return in_fresh_process(_heard, clips, precision, mode, streams)
+
+
+def _heard(
+    clips: Sequence[Clip], precision: Precision, mode: int, streams: int
+) -> list[Hypothesis]:
+    way = ListenOptions(latency_ms=mode, at_once=streams)
     with Engine.load(
         "demo", precision=precision, max_streams=streams, max_batch=streams, threads=1
     ) as engine:
-        ways = {ms: ListenOptions(latency_ms=ms, at_once=streams) for ms in LATENCIES_MS}
-        return {ms: asyncio.run(listen(engine, clips, way)) for ms, way in ways.items()}
+        return asyncio.run(listen(engine, clips, way))
 
 
 def measure(clips: Sequence[Clip]) -> dict[str, Any]:
-    """Figures of each precision and mode."""
-    figures: dict[str, Any] = {}
-    exact: dict[int, list[Hypothesis]] = {}
-    for precision in PRECISIONS:
-        alone, together = (hear(clips, precision, streams) for streams in (1, 32))
-        exact = exact or together
-        figures[precision] = {
-            str(mode): against(exact[mode], together[mode])
+    """Figures of each precision and mode; as many processes side by side as there are cores."""
+    ways = [(name, mode, n) for n in (ALONE, TOGETHER) for name in PRECISIONS for mode in MODES]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        running = {pool.submit(hear, clips, *way): way for way in ways}
+        heard = {}
+        for done in track(as_completed(running), total=len(ways), description="listening"):
+            heard[running[done]] = done.result()
+    return {
+        precision: {
+            str(mode): against(
+                heard[PRECISIONS[0], mode, TOGETHER], heard[precision, mode, TOGETHER]
+            )
             | {
-                "changed_by_neighbours": _different(alone[mode], together[mode]),
-                "other_than_fp32": _different(exact[mode], together[mode]),
+                "changed_by_neighbours": _different(
+                    heard[precision, mode, ALONE], heard[precision, mode, TOGETHER]
+                ),
+                "other_than_fp32": _different(
+                    heard[PRECISIONS[0], mode, TOGETHER], heard[precision, mode, TOGETHER]
+                ),
             }
-            for mode in LATENCIES_MS
+            for mode in MODES
         }
-        typer.echo(f"{precision}: {json.dumps(figures[precision])}")
-    return figures
+        for precision in PRECISIONS
+    }
 
 
 def against(exact: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> dict[str, Any]:
@@ -86,7 +108,13 @@ def main(
     """Measure and print the table."""
     chosen = load_sets(work, speech, sets)
     clips = [clip for own in chosen.values() for clip in own]
-    figures = {"clips": len(clips), "sets": list(chosen), "precisions": measure(clips)}
+    figures = {
+        "clips": len(clips),
+        "sets": list(chosen),
+        "precisions": measure(clips),
+        "largest_int8_weight": largest_weight(),
+        "machine": describe(),
+    }
     results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     typer.echo(table(figures))
 
@@ -114,7 +142,11 @@ def table(figures: dict[str, Any]) -> str:
                 f"| {row['other_than_fp32']} | {row['changed_by_neighbours']} |"
             )
     sets = ", ".join(SETS[name] for name in figures["sets"])
-    return "\n".join(lines) + f"\n\n{figures['clips']} clips ({sets}); WER in %, `auto`."
+    return "\n".join(lines) + (
+        f"\n\n{figures['clips']} clips ({sets}); WER in %, `auto`; in brackets, where 95 % of "
+        f"resampled sets lie. int8 weights up to {figures['largest_int8_weight']}. "
+        f"{summary(figures['machine'])}."
+    )
 
 
 if __name__ == "__main__":

@@ -50,12 +50,11 @@ def summary(machine: dict[str, Any]) -> str:
     gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
     extras = [name for name in machine["instructions"] if name.startswith(("amx", "avx512_"))]
     instructions = f" ({', '.join(extras)})" if extras else ""
-    # Results from before there was a library don't say.
-    without = "" if machine.get("fused_int8") else ", int8 without fused.c"
+    fused = " with fused.c" if machine.get("fused_int8") else ""  # older results don't say
     return (
         f"{machine['cpu']}, {machine['cores']} cores{instructions}"
         f"{gpus}, {machine['memory_gb']:g} GB; torch {machine['torch']}, "
-        f"nemotron-voice {machine['nemotron_voice']}{without}"
+        f"nemotron-voice {machine['nemotron_voice']}{fused}"
     )
 
 

@@ -1,7 +1,7 @@
 """The library of fused.c: what an int8 block does between its products, on tensors.
 
 It is built with the package, on Linux on x86-64, where there is a C compiler (hatch_build.py).
-Where it isn't there, the same is done by PyTorch (int8_linear.py, block.py).
+Where it isn't there, the same is done by PyTorch (int8_linear.py, blocks.py).
 """
 
 from __future__ import annotations
