@@ -42,6 +42,7 @@ SOURCES = {
     "cpu_summary": "bench_peers",
     "recorded": "accuracy",
 }  # where a table has its figures from another's file
+PEERS = ("bench_peers", "bench_peers_avx2")  # a file for each machine
 BENCHES = ("steps", "capacity", "startup", "call_length", "roofline", "packets")
 
 
@@ -69,8 +70,7 @@ def main() -> None:
             ("kernels", kernels.table),
             ("fused", fused.table),
             ("finetuning", finetune_demo.table),
-            ("bench_peers", peers_table),
-            ("bench_peers_avx2", peers_table),
+            *((name, peers_table) for name in PEERS),
             ("cpu_summary", peers_summary),
             *((f"bench_{name}", bench_table) for name in BENCHES),
         ):
@@ -90,9 +90,10 @@ def _draw() -> None:
         source = RESULTS / f"bench_{name}.json"
         if source.exists():
             plots.plot(json.loads(source.read_text(encoding="utf-8")), PLOTS)
-    source = RESULTS / "bench_peers.json"
-    if source.exists():
-        plot_peers(json.loads(source.read_text(encoding="utf-8")), PLOTS / "bench_peers.svg")
+    for name in PEERS:
+        source = RESULTS / f"{name}.json"
+        if source.exists():
+            plot_peers(json.loads(source.read_text(encoding="utf-8")), PLOTS / f"{name}.svg")
 
 
 if __name__ == "__main__":
