@@ -29,7 +29,7 @@ from nemotron_voice.evaluation.hypotheses import Hypothesis
 from nemotron_voice.evaluation.listening import ListenOptions, listen
 from nemotron_voice.evaluation.manifest import Clip
 from nemotron_voice.evaluation.normalisation import Normaliser
-from nemotron_voice.model.int8_linear import largest_weight
+from nemotron_voice.model.int8_linear import weight_limit
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 MODES = LATENCIES_MS
@@ -112,7 +112,7 @@ def main(
         "clips": len(clips),
         "sets": list(chosen),
         "precisions": measure(clips),
-        "largest_int8_weight": largest_weight(),
+        "int8_weights": weight_limit(),
         "machine": describe(),
     }
     results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -144,7 +144,7 @@ def table(figures: dict[str, Any]) -> str:
     sets = ", ".join(SETS[name] for name in figures["sets"])
     return "\n".join(lines) + (
         f"\n\n{figures['clips']} clips ({sets}); WER in %, `auto`; in brackets, where 95 % of "
-        f"resampled sets lie. int8 weights up to {figures['largest_int8_weight']}. "
+        f"resampled sets lie. Limit of int8 weights: {figures['int8_weights']}. "
         f"{summary(figures['machine'])}."
     )
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nemotron_voice.model.int8_linear import largest_weight, quantise
+from nemotron_voice.model.int8_linear import quantise, weight_limit
 
 _log = logging.getLogger(__name__)
 
@@ -125,4 +125,4 @@ def _path(identity: str | None) -> Path | None:
     if identity is None or not allowed:
         return None
     # Processors whose kernels take other weights may share a cache over a network.
-    return folder / f"int8-{identity}-{_FORMAT}-{largest_weight()}.safetensors"
+    return folder / f"int8-{identity}-{_FORMAT}-{weight_limit()}.safetensors"

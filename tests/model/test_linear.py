@@ -16,9 +16,10 @@ from nemotron_voice.model.int8_linear import (
     FbgemmProduct,
     Int8Linear,
     OneDnnProduct,
-    largest_weight,
+    WeightLimit,
     quantise,
     round_rows,
+    weight_limit,
 )
 from nemotron_voice.model.linear import dense
 
@@ -114,20 +115,20 @@ def test_leading_dimensions_are_kept():
 
 EXTREMES = """
 import torch
-from nemotron_voice.model.int8_linear import Int8Linear, largest_weight
-largest = largest_weight()
-weight = torch.full((48, 512), largest, dtype=torch.int8)
+from nemotron_voice.model.int8_linear import Int8Linear, quantise, weight_limit
+weight = torch.ones(48, 512)
 weight[1::2] *= -1
-product = Int8Linear(weight, torch.ones(48), None)(torch.full((5, 512), 127.0))
-assert product.unique().tolist() == [-512 * 127 * largest, 512 * 127 * largest], product
-print(largest)
+weight[:8, ::2] = 0.01
+matrix, _ = quantise(weight)
+product = Int8Linear(matrix, torch.ones(48), None)(torch.full((5, 512), 127.0))
+exact = matrix.sum(1, dtype=torch.float32) * 127
+assert torch.equal(product, exact.expand(5, -1)), (product, exact)
+print(weight_limit())
 """
 
 
-@pytest.mark.parametrize(
-    ("processor", "expected"), [("SSE41", 63), ("AVX2", 63), ("AVX512_CORE_VNNI", None)]
-)
-def test_a_processor_whose_kernel_overflows_gets_weights_of_7_bits(processor, expected):
+@pytest.mark.parametrize("processor", ["SSE41", "AVX2", "AVX512_CORE_VNNI"])
+def test_a_processor_whose_kernel_overflows_gets_smaller_weights(processor):
     done = subprocess.run(
         [sys.executable, "-c", EXTREMES],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": processor},
@@ -136,8 +137,25 @@ def test_a_processor_whose_kernel_overflows_gets_weights_of_7_bits(processor, ex
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert expected is None or int(done.stdout) == expected
-    assert largest_weight() in (63, 127)
+    if processor != "AVX512_CORE_VNNI":
+        assert WeightLimit(done.stdout.strip()) is not WeightLimit.EACH
+
+
+@pytest.mark.skipif(weight_limit() is not WeightLimit.PAIRS, reason="weights have other limits")
+@pytest.mark.parametrize("inputs", [64, 301, 1000])
+@pytest.mark.parametrize("rows", [1, 5, 40, 200])
+def test_pairs_of_weights_never_overflow(rows, inputs):
+    matrix, scale = quantise(random(200, inputs))
+    pairs = torch.nn.functional.pad(matrix, (0, inputs % 2)).int().unflatten(1, (-1, 2))
+    assert 120 < pairs.clamp(min=0).sum(2).max() <= 128
+    assert -128 <= pairs.clamp(max=0).sum(2).min() < -120
+    assert scale.mean() < 0.8 * (random(200, inputs).abs().amax(1) / 63).mean(), "finer than 7 bits"
+    signs = (random(rows, inputs, seed=1) > 0).float() * 2 - 1  # all as large as they can be
+    signs[0] = 1.0
+    product = FbgemmProduct(matrix, torch.ones(200))
+    rounded = round_rows(signs, product.layout)
+    exact = (127 * signs.long()) @ matrix.long().T
+    assert torch.equal(product(rounded.values).long(), exact)
 
 
 def test_int8_is_refused_off_the_cpu():
