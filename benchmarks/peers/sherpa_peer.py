@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.peers.onnx_export import FILES, export
-from benchmarks.peers.peer import RATE, Step, speech
+from benchmarks.peers.peer import FRAME_SAMPLES, RATE, Step, speech
 
 WINDOW_S = 0.2  # of audio beyond its chunks, so that a step has one chunk and not none
 
@@ -39,13 +40,16 @@ class SherpaPeer:
         recognizer = self._recognizer
         opened = [recognizer.create_stream() for _ in range(streams)]
         chunks = speech(streams, lookahead)
-        for stream, samples in zip(opened, next(chunks), strict=True):
-            stream.accept_waveform(RATE, samples[: int(WINDOW_S * RATE)])
+        for _ in range(math.ceil(WINDOW_S * RATE / (FRAME_SAMPLES * (lookahead + 1)))):
+            for stream, samples in zip(opened, next(chunks), strict=True):
+                stream.accept_waveform(RATE, samples[: int(WINDOW_S * RATE)])
 
         def step() -> object:
             for stream, samples in zip(opened, next(chunks), strict=True):
                 stream.accept_waveform(RATE, samples)
             ready = [stream for stream in opened if recognizer.is_ready(stream)]
+            if len(ready) < streams:
+                raise RuntimeError("a stream had no chunk: sherpa-onnx crashes on an empty batch")
             recognizer.decode_streams(ready)
             return [recognizer.get_result(stream) for stream in ready]
 
