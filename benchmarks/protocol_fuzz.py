@@ -436,7 +436,6 @@ def fuzz(inputs: int, seed: int, progress: Callable[[int], None] | None = None) 
         "parse_server_text": fuzz_server_text,
         "ListenSession": SessionFuzz(),
     }
-    logging.getLogger("nemotron_voice").setLevel(logging.ERROR)  # of languages that are rough
     by_target: dict[str, Any] = {}
     findings: list[dict[str, str]] = []
     began = time.monotonic()
@@ -493,6 +492,7 @@ def main(
     ),
 ) -> None:
     """Fuzz and print."""
+    logging.getLogger("nemotron_voice").setLevel(logging.ERROR)  # of languages that are rough
     with Progress() as progress:
         task = progress.add_task("inputs", total=inputs)
         figures = fuzz(inputs, seed, lambda done: progress.advance(task, done))

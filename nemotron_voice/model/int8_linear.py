@@ -98,7 +98,8 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     limit = weight_limit()
     if limit is WeightLimit.PAIRS:
-        pairs = F.pad(weight, (0, weight.shape[1] % 2)).unflatten(1, (-1, 2))
+        padded = F.pad(weight, (0, weight.shape[1] % 2))
+        pairs = padded.reshape(len(padded), -1, 2)
         largest = torch.maximum(
             pairs.clamp(min=0.0).sum(2).amax(1), pairs.clamp(max=0.0).sum(2).amin(1).neg()
         )
