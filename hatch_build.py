@@ -1,4 +1,4 @@
-"""Builds nemotron_voice/model/fused.c, where there is a C compiler: int8 on CPUs is faster with it.
+"""Builds the C of nemotron_voice/model, where there is a compiler: int8 on CPUs is faster with it.
 
 Without one, or on another processor than x86-64, the package is built without the library and runs
 the same arithmetic in PyTorch.
@@ -19,7 +19,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("nemotron_voice/model")
-# Every processor with AVX2 (2013 and later); fused.py looks for it before it loads the library.
+SOURCES = ("fused.c", "product.c")  # as in kernels.py
+# Every processor with AVX2 (2013 and later); kernels.py looks for it before it loads the library.
 # No -ffast-math: sums are reordered only where the source says so. No OpenMP library is linked, so
 # that the threads are those that PyTorch has started.
 FLAGS = "-std=gnu11 -O3 -march=x86-64-v3 -fno-math-errno -fno-trapping-math -fPIC -Wall -Wextra"
@@ -34,12 +35,14 @@ class FusedKernels(BuildHookInterface):
         """Build the library into the source tree and add it to the wheel."""
         if self.target_name != "wheel":
             return
-        library = Path(self.root) / FOLDER / "libfused.so"
+        library = Path(self.root) / FOLDER / "libkernels.so"
         try:
-            build(library.with_name("fused.c"), library)
+            build(library)
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             library.unlink(missing_ok=True)
-            self.app.display_warning(f"int8 on CPUs will be slower: fused.c isn't built: {error}")
+            self.app.display_warning(
+                f"int8 on CPUs will be slower, its kernels aren't built: {error}"
+            )
             return
         build_data["force_include"][str(library)] = str(FOLDER / library.name)
         build_data["pure_python"] = False
@@ -47,8 +50,8 @@ class FusedKernels(BuildHookInterface):
         build_data["tag"] = f"py3-none-{system}"  # it doesn't use Python's own interface
 
 
-def build(source: Path, library: Path) -> None:
-    """Compile and link.
+def build(library: Path) -> None:
+    """Compile and link the sources that lie beside the library.
 
     Raises:
         RuntimeError: not on Linux on x86-64, or there is no C compiler.
@@ -59,15 +62,18 @@ def build(source: Path, library: Path) -> None:
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise RuntimeError("there is no C compiler (Debian: apt install gcc)")
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    compiled = library.with_suffix(".o")
-    for command in (
-        [*FLAGS.split(), "-fopenmp", f'-DSOURCE="{digest}"', "-c", source, "-o", compiled],
-        ["-shared", compiled, "-o", library],
-    ):
+    sources = [library.with_name(name) for name in SOURCES]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    compiled = [source.with_suffix(".o") for source in sources]
+    compile_one = (*FLAGS.split(), "-fopenmp", f'-DSOURCE="{digest}"', "-c")
+    commands: list[tuple[str | Path, ...]] = [
+        (*compile_one, source, "-o", into) for source, into in zip(sources, compiled, strict=True)
+    ]
+    for command in (*commands, ("-shared", *compiled, "-o", library)):
         subprocess.run([*compiler.split(), *map(str, command)], check=True)  # noqa: S603
-    compiled.unlink()
+    for one in compiled:
+        one.unlink()
 
 
 if __name__ == "__main__":  # python hatch_build.py: without an installation
-    build(FOLDER / "fused.c", FOLDER / "libfused.so")
+    build(FOLDER / "libkernels.so")

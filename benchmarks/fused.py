@@ -24,8 +24,9 @@ from nemotron_voice.bench.machine import describe, summary
 from nemotron_voice.bench.subject import Subject
 from nemotron_voice.cli.memory import keep_memory
 from nemotron_voice.config import lookahead_of
-from nemotron_voice.model import fused, fused_blocks, int8_linear
+from nemotron_voice.model import fused_blocks, int8_linear
 from nemotron_voice.model.int8_linear import Int8Linear
+from nemotron_voice.model.kernels import Product, Rounded
 from nemotron_voice.model.network import Network
 from nemotron_voice.model.state import StreamState
 
@@ -37,7 +38,7 @@ def measure(weights: Path, way: str, options: steps.StepOptions) -> list[dict[st
     if way == "without":
         for module in (fused_blocks, int8_linear):
             module.kernels = lambda: None
-    elif fused.kernels() is None:
+    elif fused_blocks.kernels() is None:
         raise MeasurementError("there is no library of fused.c here; `pip install -e .` says why")
     clock = ProductClock()
     subject = Subject(model=str(weights), precision="int8", threads=torch.get_num_threads())
@@ -55,7 +56,7 @@ class ProductClock:
         self._steps: dict[tuple[int, int], list[float]] = {}  # by look-ahead and rows
         multiply, step = Int8Linear.multiply, Network.step
 
-        def timed(product: Int8Linear, rounded: fused.Rounded) -> fused.Product:
+        def timed(product: Int8Linear, rounded: Rounded) -> Product:
             began = time.perf_counter()
             made = multiply(product, rounded)
             self._spent += time.perf_counter() - began

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from nemotron_voice import __version__
-from nemotron_voice.model.fused import kernels
+from nemotron_voice.model.kernels import kernels
 
 # What decides how fast matrix products are.
 _INSTRUCTIONS: Final = (

@@ -1,8 +1,8 @@
 /* What an int8 encoder block does between its matrix products: one pass over memory for each gap.
  *
- * PyTorch takes some 170 small operations for it, each a pass of its own. Products stay in the
- * libraries' kernels (int8_linear.py); blocks.py holds the same arithmetic in PyTorch, which runs
- * where this file isn't built, and which it is tested against.
+ * PyTorch takes some 170 small operations for it, each a pass of its own. Products are oneDNN's or
+ * product.c's (int8_linear.py); blocks.py holds the same arithmetic in PyTorch, which runs where
+ * this file isn't built, and which it is tested against.
  *
  * A product comes as sums over rounded activations; times its row's scale, plus a bias, it is what
  * was meant. What goes into the next one is rounded to -127..127 with a scale for each row, the
@@ -20,7 +20,7 @@
 #define SMALLEST 1e-12f      /* scale of a row of zeros */
 #define NORM_EPSILON 1e-5f
 
-/* Which source the library was built from; fused.py compares. */
+/* Which sources the library was built from; kernels.py compares. */
 const char *source(void)
 {
     return SOURCE;
@@ -32,7 +32,6 @@ const char *source(void)
 
 /* How the next product's kernel takes its activations. */
 enum layout {
-    WIDENED,  /* float, and two more columns that hold -128 and 127 */
     SIGNED,   /* int8 */
     UNSIGNED, /* uint8, 128 stands for 0 */
 };
@@ -90,13 +89,7 @@ static float round_row(const float *x, int64_t size, enum layout layout, void *o
     loudest = loudest < SMALLEST ? SMALLEST : loudest;
     float factor = 127.0f / loudest;
     int sound = isfinite(loudest);
-    if (layout == WIDENED) {
-        float *rounded = (float *)out + row * (size + 2);
-        EACH(i, size)
-            rounded[i] = sound ? __builtin_rintf(x[i] * factor) : 0.0f;
-        rounded[size] = -128.0f;
-        rounded[size + 1] = 127.0f;
-    } else if (layout == SIGNED) {
+    if (layout == SIGNED) {
         int8_t *rounded = (int8_t *)out + row * size;
         EACH(i, size)
             rounded[i] = sound ? (int8_t)__builtin_rintf(x[i] * factor) : 0;

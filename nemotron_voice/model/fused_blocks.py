@@ -1,4 +1,4 @@
-"""The encoder's blocks in int8 on a CPU: products in a library's kernels, fused.c between them."""
+"""The encoder's blocks in int8 on a CPU: products (int8_linear.py), and fused.c between them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nemotron_voice.model.block_weights import BlockWeights
 from nemotron_voice.model.config import ModelConfig
-from nemotron_voice.model.fused import Attention, Kernels, kernels, takes
 from nemotron_voice.model.int8_linear import Int8Linear
+from nemotron_voice.model.kernels import Attention, Kernels, kernels, takes
 from nemotron_voice.model.linear import Linear
 from nemotron_voice.model.state import StreamState
 

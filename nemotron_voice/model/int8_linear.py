@@ -6,7 +6,6 @@ benchmarks.kernels` measures them again.
 
 from __future__ import annotations
 
-import warnings
 from enum import StrEnum
 from functools import cache
 from typing import Final
@@ -16,14 +15,13 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.errors import ConfigurationError
-from nemotron_voice.model.fused import Layout, Product, Rounded, kernels
+from nemotron_voice.model.kernels import Layout, Product, Rounded, kernels
 
 _INT8_MAX: Final = 127
 _INT7_MAX: Final = 63
 _SMALLEST: Final = 1e-12  # scale of a row of zeros
 _ZERO_POINT: Final = 128  # what 0 is in activations from 1 to 255
 _FEW_OUTPUTS: Final = 256
-_EXTREMES: Final = (-128.0, 127.0)
 
 
 class Int8Linear:
@@ -43,21 +41,15 @@ class Int8Linear:
             bias: [outputs] fp32.
 
         Raises:
-            ConfigurationError: not on a CPU, or PyTorch's build has no oneDNN.
+            ConfigurationError: not on a CPU.
         """
         if weight.device.type != "cpu":
             raise ConfigurationError(
                 "precision='int8' runs on CPUs; take precision='bf16' on a GPU"
             )
         scale = scale / _INT8_MAX  # of the weight and of the row's loudest
-        try:
-            fbgemm = weight_limit() is WeightLimit.PAIRS
-            self._product = (FbgemmProduct if fbgemm else OneDnnProduct)(weight, scale)
-        except (AttributeError, NotImplementedError, RuntimeError) as error:
-            raise ConfigurationError(
-                f"this build of PyTorch has no int8 kernels of oneDNN ({error}); take "
-                "precision='fp32' or 'bf16'"
-            ) from error
+        pairs = weight_limit() is WeightLimit.PAIRS
+        self._product = (PairsProduct if pairs else OneDnnProduct)(weight, scale)
         self._bias = torch.zeros_like(scale) if bias is None else bias
 
     @property
@@ -78,7 +70,7 @@ class WeightLimit(StrEnum):
     """How large int8 weights may be before this processor's kernel overflows."""
 
     EACH = "127"  # with VNNI, products are summed in 32 bits
-    PAIRS = "pairs"  # FBGEMM without: 128 in two that are neighbours, of either sign
+    PAIRS = "pairs"  # product.c without: 128 in two that are neighbours, of either sign
     SEVEN_BITS = "63"  # oneDNN without: each
 
 
@@ -114,8 +106,7 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 def round_rows(x: Tensor, layout: Layout) -> Rounded:
     """Round activations, half to even, each row by its loudest.
 
-    A row with a NaN or an infinity has a scale that is none either, so it stays broken; its values
-    are numbers, as a NaN in any row would become the scale of all in FBGEMM.
+    A row with a NaN or an infinity has a scale that is none either, so it stays broken.
 
     Args:
         x: [..., inputs] fp32.
@@ -126,13 +117,6 @@ def round_rows(x: Tensor, layout: Layout) -> Rounded:
         return fused.round_rows(x, layout)
     scales = x.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
     factor = _INT8_MAX / scales
-    if layout is Layout.WIDENED:
-        inputs = x.shape[-1]
-        widened = x.new_empty(*x.shape[:-1], inputs + len(_EXTREMES))
-        torch.mul(x, factor, out=widened[..., :inputs]).round_().nan_to_num_()
-        for column, extreme in enumerate(_EXTREMES, inputs):
-            widened[..., column] = extreme
-        return Rounded(widened, scales)
     rounded = (x * factor).round_().nan_to_num_()
     if layout is Layout.SIGNED:
         return Rounded(rounded.to(torch.int8), scales)
@@ -161,8 +145,17 @@ class OneDnnProduct:
         Args:
             weight: [outputs, inputs] int8.
             scale: [outputs] fp32, of a sum.
+
+        Raises:
+            ConfigurationError: PyTorch's build has no oneDNN.
         """
-        self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+        try:
+            self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+        except (AttributeError, NotImplementedError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"this build of PyTorch has no int8 kernels of oneDNN ({error}); take "
+                "precision='fp32' or 'bf16'"
+            ) from error
         self._scale = scale
         self._zero = torch.zeros(scale.shape, dtype=torch.int64)
         signed = has_amx() and len(scale) > _FEW_OUTPUTS
@@ -178,36 +171,30 @@ class OneDnnProduct:
         return product
 
 
-class FbgemmProduct:
-    """FBGEMM's kernels, 1.6 to 4 times as fast as oneDNN's without VNNI, up to 32 rows.
+class PairsProduct:
+    """product.c: as exact as oneDNN's, and two to four times as fast without VNNI."""
 
-    They round activations themselves, with one scale for all rows, from the smallest to the
-    largest. Two more columns, whose weights are 0, hold -128 and 127: so that scale is always 1,
-    and what is rounded already stays as it is.
-    """
-
-    layout: Final = Layout.WIDENED
+    layout: Final = Layout.UNSIGNED
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         """Lay the weights out.
 
         Args:
-            weight: [outputs, inputs] int8.
+            weight: [outputs, inputs] int8, within `WeightLimit.PAIRS`.
             scale: [outputs] fp32, of a sum.
+
+        Raises:
+            RuntimeError: the library isn't there.
         """
-        widened = F.pad(weight, (0, len(_EXTREMES)))
-        zeros = torch.zeros(scale.shape, dtype=torch.int64)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*deprecated")  # said at each load, else
-            quantised = torch._make_per_channel_quantized_tensor(  # noqa: SLF001
-                widened, scale.double(), zeros, 0
-            )
-            self._weight = torch.ops.quantized.linear_prepack(quantised, None)
+        library = kernels()
+        if library is None:
+            raise RuntimeError("product.c isn't built")
+        self._library = library
+        self._panels = library.lay_out(weight, scale)
 
     def __call__(self, rounded: Tensor) -> Tensor:
-        """Sums times their scales: [..., inputs + 2] -> [..., outputs] fp32."""
-        product: Tensor = torch.ops.quantized.linear_dynamic(rounded, self._weight, False)  # noqa: FBT003
-        return product
+        """Sums times their scales: [..., inputs] in the layout -> [..., outputs] fp32."""
+        return self._library.multiply(rounded, self._panels)
 
 
 @cache
@@ -220,7 +207,7 @@ def weight_limit() -> WeightLimit:
     """What this processor's kernel multiplies without overflow."""
     if has_vnni():
         return WeightLimit.EACH
-    return WeightLimit.PAIRS if has_fbgemm() else WeightLimit.SEVEN_BITS
+    return WeightLimit.SEVEN_BITS if kernels() is None else WeightLimit.PAIRS
 
 
 @cache
@@ -231,27 +218,8 @@ def has_vnni() -> bool:
     products are summed in 16 bits and saturate [oneDNN, "Nuances of int8 computations"]. Which it
     is is found by multiplying the largest.
     """
-    return _exact(OneDnnProduct, torch.full((32, 64), _INT8_MAX))
-
-
-@cache
-def has_fbgemm() -> bool:
-    """Whether FBGEMM's kernels are there and exact: on x86, and until PyTorch drops them.
-
-    Weights of 128 in each pair, split at random: were other weights added in 16 bits than those of
-    a pair, many would be too large.
-    """
-    first = torch.randint(1, _INT8_MAX + 1, (32, 32), generator=torch.Generator().manual_seed(0))
-    pairs = torch.stack([first, _INT8_MAX + 1 - first], 2).flatten(1)
-    try:
-        return _exact(FbgemmProduct, pairs)
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
-
-
-def _exact(kind: type[OneDnnProduct | FbgemmProduct], weight: Tensor) -> bool:
-    """Whether a kernel multiplies such weights, of either sign, by the largest activations."""
+    weight = torch.full((32, 64), _INT8_MAX)
     weight = torch.cat([weight, -weight])
-    product = kind(weight.to(torch.int8), torch.ones(len(weight)))
+    product = OneDnnProduct(weight.to(torch.int8), torch.ones(len(weight)))
     loudest = round_rows(torch.ones(1, weight.shape[1]), product.layout)
     return torch.equal(product(loudest.values)[0], (weight.sum(1) * _INT8_MAX).float())

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from nemotron_voice.model import fused, fused_blocks, int8_linear
+from nemotron_voice.model import fused_blocks, int8_linear
+from nemotron_voice.model import kernels as kernels_module
 from nemotron_voice.model.blocks import Blocks
-from nemotron_voice.model.fused import Attention, Kernels, Layout, Product, Rounded, kernels
 from nemotron_voice.model.fused_blocks import FusedBlocks
-from nemotron_voice.model.int8_linear import round_rows
+from nemotron_voice.model.int8_linear import WeightLimit, round_rows
+from nemotron_voice.model.kernels import Attention, Kernels, Layout, Product, Rounded, kernels
 from tests.model.test_network import AUDIO, ENGLISH
 from tests.model.tiny import stream, tiny_json, tiny_network
 
@@ -76,9 +77,6 @@ def normed(x: Tensor, parameters: tuple[Tensor, Tensor]) -> Tensor:
 def values(rounded: Rounded, layout: Layout) -> Tensor:
     """-127 to 127."""
     found = rounded.values.double()
-    if layout is Layout.WIDENED:
-        assert (found[..., -2:] == torch.tensor([-128.0, 127.0])).all()
-        return found[..., :-2]
     return found - 128 if layout is Layout.UNSIGNED else found
 
 
@@ -227,7 +225,7 @@ def everything(library: Kernels, rows: list[int], chunk: int, size: int) -> list
         one = product(12, chunk, width, seed=seed)
         return Product(one.sums[rows].clone(), one.scales[rows].contiguous(), one.bias)
 
-    layout, x = Layout.WIDENED, random(12, chunk, size, seed=1)[rows]
+    layout, x = Layout.UNSIGNED, random(12, chunk, size, seed=1)[rows]
     sizes = attention(chunk, size // HEADS)
     rings = [random(12, HEADS, sizes.ring, size // HEADS, seed=seed) for seed in (2, 3)]
     cache = random(12, 8, size, seed=4)[rows]
@@ -253,11 +251,11 @@ def everything(library: Kernels, rows: list[int], chunk: int, size: int) -> list
 def test_fused_blocks_are_as_near_to_fp32_as_those_of_pytorch(
     library, config, products, monkeypatch
 ):
-    if products == "oneDNN's":  # as with VNNI: activations are rounded to bytes
-        monkeypatch.setattr(int8_linear, "has_fbgemm", lambda: False)
+    if products == "oneDNN's":
+        limit = WeightLimit.EACH if int8_linear.has_vnni() else WeightLimit.SEVEN_BITS
+        monkeypatch.setattr(int8_linear, "weight_limit", lambda: limit)
     exact = stream(tiny_network(config=config), AUDIO, 6, 9)[0]
     networks = [tiny_network(config=config, arithmetic="int8")]
-    monkeypatch.setattr(int8_linear, "kernels", lambda: None)
     monkeypatch.setattr(fused_blocks, "kernels", lambda: None)
     networks.append(tiny_network(config=config, arithmetic="int8"))
     kinds = [type(network._encoder._blocks) for network in networks]
@@ -287,15 +285,15 @@ def test_without_the_library_rows_are_the_same_alone_too():
 def test_heads_of_other_sizes_run_in_pytorch():
     odd = tiny_json(encoder={"hidden_size": 48, "num_attention_heads": 4})
     network = tiny_network(config=odd, arithmetic="int8")
-    assert not fused.takes(network.config.head_size)
+    assert not kernels_module.takes(network.config.head_size)
     assert isinstance(network._encoder._blocks, Blocks)
     assert stream(network, AUDIO[:20_000], 3, 9)[0].isfinite().all()
 
 
 def test_a_library_of_another_source_is_not_used(library, tmp_path, monkeypatch, caplog):
-    for name in ("libfused.so", "fused.c"):
-        shutil.copy(fused._LIBRARY.with_name(name), tmp_path / name)
-    monkeypatch.setattr(fused, "_LIBRARY", tmp_path / "libfused.so")
+    for name in ("libkernels.so", "fused.c", "product.c"):
+        shutil.copy(kernels_module._LIBRARY.with_name(name), tmp_path / name)
+    monkeypatch.setattr(kernels_module, "_LIBRARY", tmp_path / "libkernels.so")
     load = kernels.__wrapped__
     assert load() is not None
     with (tmp_path / "fused.c").open("a") as source:
@@ -303,13 +301,13 @@ def test_a_library_of_another_source_is_not_used(library, tmp_path, monkeypatch,
     with caplog.at_level(logging.WARNING):
         assert load() is None
     assert "install again" in caplog.text
-    (tmp_path / "libfused.so").unlink()
+    (tmp_path / "libkernels.so").unlink()
     assert load() is None
 
 
 def test_without_avx2_it_is_not_used():
     done = subprocess.run(
-        [sys.executable, "-c", "from nemotron_voice.model.fused import *; print(kernels())"],
+        [sys.executable, "-c", "from nemotron_voice.model.kernels import *; print(kernels())"],
         env={**os.environ, "ATEN_CPU_CAPABILITY": "default"},
         capture_output=True,
         text=True,
@@ -328,10 +326,15 @@ def hook():
 
 @pytest.mark.skipif(not BUILDABLE, reason="no compiler, or not a processor that it is for")
 def test_the_build_says_what_it_was_made_of(hook, tmp_path):
-    shutil.copy(ROOT / "nemotron_voice/model/fused.c", tmp_path)
-    hook.build(tmp_path / "fused.c", tmp_path / "libfused.so")
-    ctypes.CDLL(str(tmp_path / "libfused.so"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fused.c", "libfused.so"]
+    for name in hook.SOURCES:
+        shutil.copy(ROOT / "nemotron_voice/model" / name, tmp_path)
+    hook.build(tmp_path / "libkernels.so")
+    ctypes.CDLL(str(tmp_path / "libkernels.so"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fused.c",
+        "libkernels.so",
+        "product.c",
+    ]
 
 
 def test_without_a_compiler_the_build_says_what_is_missing(hook, tmp_path, monkeypatch):
@@ -340,7 +343,7 @@ def test_without_a_compiler_the_build_says_what_is_missing(hook, tmp_path, monke
     monkeypatch.setattr(hook.sys, "platform", "linux")
     monkeypatch.setattr(hook.platform, "machine", lambda: "x86_64")
     with pytest.raises(RuntimeError, match="apt install gcc"):
-        hook.build(ROOT / "nemotron_voice/model/fused.c", tmp_path / "libfused.so")
+        hook.build(tmp_path / "libkernels.so")
     monkeypatch.setattr(hook.platform, "machine", lambda: "aarch64")
     with pytest.raises(RuntimeError, match="x86-64"):
-        hook.build(ROOT / "nemotron_voice/model/fused.c", tmp_path / "libfused.so")
+        hook.build(tmp_path / "libkernels.so")

@@ -13,14 +13,14 @@ import torch
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model import int8_linear
 from nemotron_voice.model.int8_linear import (
-    FbgemmProduct,
     Int8Linear,
     OneDnnProduct,
+    PairsProduct,
     WeightLimit,
     quantise,
     round_rows,
-    weight_limit,
 )
+from nemotron_voice.model.kernels import kernels
 from nemotron_voice.model.linear import dense
 
 
@@ -63,17 +63,19 @@ def test_a_row_is_the_same_alone_and_next_to_any_neighbour_bit_for_bit(shape):
         assert torch.equal(product(torch.cat([mine, loud]))[:3], alone)
 
 
-KERNELS = [OneDnnProduct, FbgemmProduct]
+KERNELS = [OneDnnProduct, PairsProduct]
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request, monkeypatch):
-    """Each kernel that this processor may be given."""
-    if request.param is FbgemmProduct:
-        if int8_linear.has_vnni() or not int8_linear.has_fbgemm():
-            pytest.skip("FBGEMM isn't taken here")
-    else:
-        monkeypatch.setattr(int8_linear, "has_fbgemm", lambda: False)
+    """Each kernel that this processor may be given, also where it would get the other."""
+    limit = WeightLimit.PAIRS
+    if request.param is OneDnnProduct:
+        limit = WeightLimit.EACH if int8_linear.has_vnni() else WeightLimit.SEVEN_BITS
+    elif kernels() is None:
+        pytest.skip("product.c isn't built here")
+    monkeypatch.setattr(int8_linear, "weight_limit", lambda: limit)
+    return request.param
 
 
 @pytest.mark.usefixtures("kernel")
@@ -86,14 +88,13 @@ def test_a_row_of_no_numbers_leaves_its_neighbours_alone(broken):
     assert torch.equal(product(torch.cat([mine, neighbour]))[:2], product(mine))
 
 
-@pytest.mark.skipif(
-    int8_linear.has_vnni() or not int8_linear.has_fbgemm(), reason="FBGEMM isn't taken here"
-)
-@pytest.mark.parametrize("rows", [1, 3, 40, 200])
-def test_both_kernels_make_the_same_bits(rows):
-    weight = torch.randint(-63, 64, (192, 300), generator=torch.Generator().manual_seed(0))
-    scale = random(192, seed=3).abs()
-    x = 200 * random(rows, 300, seed=1)
+@pytest.mark.skipif(kernels() is None, reason="product.c isn't built here")
+@pytest.mark.parametrize("inputs", [4, 301, 1024])
+@pytest.mark.parametrize("rows", [1, 3, 6, 7, 40, 200])
+def test_both_kernels_make_the_same_bits(rows, inputs):
+    weight = torch.randint(-63, 64, (203, inputs), generator=torch.Generator().manual_seed(0))
+    scale = random(203, seed=3).abs()
+    x = 200 * random(rows, inputs, seed=1)
     products = [kind(weight.to(torch.int8), scale) for kind in KERNELS]
     one, other = (product(round_rows(x, product.layout).values) for product in products)
     assert torch.equal(one, other)
@@ -141,10 +142,10 @@ def test_a_processor_whose_kernel_overflows_gets_smaller_weights(processor):
         assert WeightLimit(done.stdout.strip()) is not WeightLimit.EACH
 
 
-@pytest.mark.skipif(weight_limit() is not WeightLimit.PAIRS, reason="weights have other limits")
+@pytest.mark.parametrize("kernel", [PairsProduct], indirect=True)
 @pytest.mark.parametrize("inputs", [64, 301, 1000])
 @pytest.mark.parametrize("rows", [1, 5, 40, 200])
-def test_pairs_of_weights_never_overflow(rows, inputs):
+def test_pairs_of_weights_never_overflow(kernel, rows, inputs):
     matrix, scale = quantise(random(200, inputs))
     pairs = torch.nn.functional.pad(matrix, (0, inputs % 2)).int().unflatten(1, (-1, 2))
     assert 120 < pairs.clamp(min=0).sum(2).max() <= 128
@@ -152,7 +153,7 @@ def test_pairs_of_weights_never_overflow(rows, inputs):
     assert scale.mean() < 0.8 * (random(200, inputs).abs().amax(1) / 63).mean(), "finer than 7 bits"
     signs = (random(rows, inputs, seed=1) > 0).float() * 2 - 1  # all as large as they can be
     signs[0] = 1.0
-    product = FbgemmProduct(matrix, torch.ones(200))
+    product = kernel(matrix, torch.ones(200))
     rounded = round_rows(signs, product.layout)
     exact = (127 * signs.long()) @ matrix.long().T
     assert torch.equal(product(rounded.values).long(), exact)

@@ -1,4 +1,4 @@
-"""The library of fused.c: what an int8 block does between its products, on tensors.
+"""The library of int8 on CPUs, on tensors: products (product.c) and what is between (fused.c).
 
 It is built with the package, on Linux on x86-64, where there is a C compiler (hatch_build.py).
 Where it isn't there, the same is done by PyTorch (int8_linear.py, blocks.py).
@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
-_LIBRARY: Final = Path(__file__).with_name("libfused.so")
-_LANES: Final = 8
+_LIBRARY: Final = Path(__file__).with_name("libkernels.so")
+_SOURCES: Final = ("fused.c", "product.c")  # as in hatch_build.py
+_LANES: Final = 8  # of fused.c
+_PANEL: Final = 16  # of product.c
+_GROUP: Final = 4
 _KINDS: Final[dict[str, type[ctypes._SimpleCData[Any]]]] = {
     "p": ctypes.c_void_p,
     "n": ctypes.c_int64,
@@ -33,9 +37,8 @@ Norm = tuple[Tensor, Tensor]  # gain and bias, [size] fp32
 class Layout(IntEnum):
     """How a product's kernel takes activations; fused.c has the same numbers."""
 
-    WIDENED = 0  # fp32, and two more columns that hold -128 and 127
-    SIGNED = 1  # int8
-    UNSIGNED = 2  # uint8, 128 stands for 0
+    SIGNED = 0  # int8
+    UNSIGNED = 1  # uint8, 128 stands for 0
 
 
 class Rounded(NamedTuple):
@@ -43,6 +46,16 @@ class Rounded(NamedTuple):
 
     values: Tensor  # [..., inputs] in the product's layout, -127 to 127
     scales: Tensor  # [..., 1] fp32: 127 of each row's
+
+
+class Panels(NamedTuple):
+    """A matrix as product.c reads it."""
+
+    weights: Tensor  # int8, panels of 16 outputs, four inputs of each side by side
+    offsets: Tensor  # int32, of each output: 128 times the sum of its weights, negative
+    scales: Tensor  # fp32, of each output
+    outputs: int
+    inputs: int
 
 
 class Product(NamedTuple):
@@ -71,11 +84,12 @@ def kernels() -> Kernels | None:
         library = ctypes.CDLL(str(_LIBRARY))
         built_from = ctypes.CFUNCTYPE(ctypes.c_char_p)(("source", library))().decode()
     except (OSError, AttributeError) as error:
-        _log.info("int8 runs without fused kernels: %s", error)
+        _log.info("int8 runs without its own kernels: %s", error)
         return None
-    if built_from != hashlib.sha256(_LIBRARY.with_name("fused.c").read_bytes()).hexdigest():
+    sources = b"".join(_LIBRARY.with_name(name).read_bytes() for name in _SOURCES)
+    if built_from != hashlib.sha256(sources).hexdigest():
         _log.warning(
-            "%s was built from another fused.c, so int8 runs without it; install again "
+            "%s was built from other sources, so int8 runs without it; install again "
             "(pip install -e ., or python hatch_build.py)",
             _LIBRARY,
         )
@@ -84,7 +98,7 @@ def kernels() -> Kernels | None:
 
 
 class Kernels:
-    """Functions of fused.c, on contiguous fp32 tensors on the CPU."""
+    """Functions of fused.c and product.c, on contiguous tensors on the CPU, fp32 but for int8."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """Declare what the functions take.
@@ -99,12 +113,50 @@ class Kernels:
             function.restype = None
             return function
 
+        self._lay_out = declared("lay_out", "pnnpp")
+        self._multiply = declared("multiply", "pnnpppnp")
         self._round = declared("round_rows", "pnnlpp")
         self._rescale = declared("rescale_rows", "pppnn")
         self._add_norm = declared("add_norm_round", "ppppppppnnlpp")
         self._silu = declared("silu_round", "pppnnlpp")
         self._attention = declared("attention_round", "pppppppppppnplpp")
         self._convolution = declared("convolution_round", "ppppppppnnnnplpp")
+
+    def lay_out(self, weight: Tensor, scale: Tensor) -> Panels:
+        """Lay a matrix out for `multiply`.
+
+        Args:
+            weight: [outputs, inputs] int8; of one sign, at most 128 in two neighbouring inputs.
+            scale: [outputs] fp32, of a sum.
+        """
+        outputs, inputs = weight.shape
+        padded = -(-outputs // _PANEL) * _PANEL
+        made = Panels(
+            weight.new_empty(padded * (-(-inputs // _GROUP) * _GROUP)),
+            weight.new_empty(padded, dtype=torch.int32),
+            F.pad(scale, (0, padded - outputs)),
+            outputs,
+            inputs,
+        )
+        weight = weight.contiguous()
+        self._lay_out(
+            weight.data_ptr(), outputs, inputs, made.weights.data_ptr(), made.offsets.data_ptr()
+        )
+        return made
+
+    def multiply(self, rounded: Tensor, panels: Panels) -> Tensor:
+        """Sums times their scales: [..., inputs] `Layout.UNSIGNED` -> [..., outputs] fp32."""
+        out = panels.scales.new_empty(*rounded.shape[:-1], panels.outputs)
+        self._multiply(
+            rounded.data_ptr(),
+            *_rows(rounded),
+            panels.weights.data_ptr(),
+            panels.offsets.data_ptr(),
+            panels.scales.data_ptr(),
+            panels.outputs,
+            out.data_ptr(),
+        )
+        return out
 
     def round_rows(self, x: Tensor, layout: Layout) -> Rounded:
         """Round [..., size]."""
@@ -141,7 +193,7 @@ class Kernels:
 
     def add_norm(self, x: Tensor, product: Product, last: Norm) -> None:
         """Add a product to x [..., size] in place, and then normalise x itself."""
-        self._add(x, product, last, None, Layout.WIDENED, None)
+        self._add(x, product, last, None, Layout.SIGNED, None)
 
     def _add(
         self,
@@ -259,12 +311,8 @@ def takes(head_size: int) -> bool:
 def _empty(like: Tensor, size: int, layout: Layout) -> Rounded:
     """Room for rounded rows."""
     rows = like.shape[:-1]
-    if layout is Layout.WIDENED:
-        values = like.new_empty(*rows, size + 2)
-    else:
-        kind = torch.int8 if layout is Layout.SIGNED else torch.uint8
-        values = like.new_empty(*rows, size, dtype=kind)
-    return Rounded(values, like.new_empty(*rows, 1))
+    kind = torch.int8 if layout is Layout.SIGNED else torch.uint8
+    return Rounded(like.new_empty(*rows, size, dtype=kind), like.new_empty(*rows, 1))
 
 
 def _rows(x: Tensor) -> tuple[int, int]:
