@@ -114,7 +114,7 @@ class Kernels:
             return function
 
         self._lay_out = declared("lay_out", "pnnpp")
-        self._multiply = declared("multiply", "pnnpppnp")
+        self._multiply = declared("multiply", "pnnpppnpp")
         self._round = declared("round_rows", "pnnlpp")
         self._rescale = declared("rescale_rows", "pppnn")
         self._add_norm = declared("add_norm_round", "ppppppppnnlpp")
@@ -132,7 +132,7 @@ class Kernels:
         outputs, inputs = weight.shape
         padded = -(-outputs // _PANEL) * _PANEL
         made = Panels(
-            weight.new_empty(padded * (-(-inputs // _GROUP) * _GROUP)),
+            weight.new_empty(padded * _padded(inputs)),
             weight.new_empty(padded, dtype=torch.int32),
             F.pad(scale, (0, padded - outputs)),
             outputs,
@@ -147,6 +147,7 @@ class Kernels:
     def multiply(self, rounded: Tensor, panels: Panels) -> Tensor:
         """Sums times their scales: [..., inputs] `Layout.UNSIGNED` -> [..., outputs] fp32."""
         out = panels.scales.new_empty(*rounded.shape[:-1], panels.outputs)
+        interleaved = rounded.new_empty(rounded.numel() // panels.inputs * _padded(panels.inputs))
         self._multiply(
             rounded.data_ptr(),
             *_rows(rounded),
@@ -154,6 +155,7 @@ class Kernels:
             panels.offsets.data_ptr(),
             panels.scales.data_ptr(),
             panels.outputs,
+            interleaved.data_ptr(),
             out.data_ptr(),
         )
         return out
@@ -306,6 +308,10 @@ class Kernels:
 def takes(head_size: int) -> bool:
     """Whether `Kernels.attention_round` can have heads of this size."""
     return head_size % _LANES == 0
+
+
+def _padded(inputs: int) -> int:
+    return -(-inputs // _GROUP) * _GROUP
 
 
 def _empty(like: Tensor, size: int, layout: Layout) -> Rounded:

@@ -7,7 +7,7 @@
  *
  * Weights lie in panels of 16 outputs, four inputs of each output beside each other, so that a
  * product with few rows reads memory straight through: it is what bounds it. With many rows the
- * multiplications do, in blocks of six rows whose 12 vectors of sums stay in registers.
+ * multiplications do, in blocks of up to six rows whose 12 vectors of sums stay in registers.
  */
 #include <immintrin.h>
 #include <stdint.h>
@@ -54,40 +54,33 @@ static inline __m256i add_products(__m256i sums, __m256i activations, const int8
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-/* `rows` rows times a panel: a number that the compiler knows, so that sums are registers. */
+/* `rows` interleaved rows times a panel: a number that the compiler knows, so that sums are registers.
+ * `ahead` is asked of memory as the panel is read, `step` bytes for each group of inputs. */
 static inline __attribute__((always_inline)) void
-multiply_block(int rows, const uint8_t *activations, int64_t inputs, const int8_t *panel, int first,
-               const int32_t *offsets, const float *scales, float *out, int64_t outputs,
-               int64_t wanted)
+multiply_block(int rows, const uint8_t *activations, int64_t groups, const int8_t *panel,
+               const int8_t *ahead, int64_t step, const int32_t *offsets, const float *scales,
+               float *out, int64_t outputs, int64_t wanted)
 {
     __m256i sums[BLOCK][VECTORS];
     for (int row = 0; row < rows; row++)
         for (int v = 0; v < VECTORS; v++)
             sums[row][v] = *(const __m256i_u *)(offsets + v * VECTOR);
-    int64_t i = 0;
 #pragma GCC unroll 2
-    for (; i + GROUP <= inputs; i += GROUP) {
-        if (first)
-            _mm_prefetch(panel + AHEAD, _MM_HINT_T0);
+    for (int64_t i = 0; i < groups; i++) {
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        ahead += step;
 #pragma GCC unroll 6
         for (int row = 0; row < rows; row++) {
             int32_t group;
-            memcpy(&group, activations + row * inputs + i, GROUP);
+            memcpy(&group, activations + row * GROUP, GROUP);
 #pragma GCC unroll 2
             for (int v = 0; v < VECTORS; v++)
                 sums[row][v] = add_products(sums[row][v], _mm256_set1_epi32(group),
                                             panel + v * VECTOR * GROUP);
         }
+        activations += rows * GROUP;
         panel += PANEL * GROUP;
     }
-    if (i < inputs)
-        for (int row = 0; row < rows; row++) {
-            int32_t group = 0;
-            memcpy(&group, activations + row * inputs + i, inputs - i);
-            for (int v = 0; v < VECTORS; v++)
-                sums[row][v] = add_products(sums[row][v], _mm256_set1_epi32(group),
-                                            panel + v * VECTOR * GROUP);
-        }
     for (int row = 0; row < rows; row++) {
         float scaled[PANEL];
         float *into = wanted == PANEL ? out + row * outputs : scaled;
@@ -99,27 +92,59 @@ multiply_block(int rows, const uint8_t *activations, int64_t inputs, const int8_
     }
 }
 
-/* activations [rows, inputs], ZERO_POINT stands for 0, times panels: sums times their output's
- * scale [outputs, up to a whole panel], to out [rows, outputs]. */
-void multiply(const uint8_t *activations, int64_t rows, int64_t inputs, const int8_t *panels,
-              const int32_t *offsets, const float *scales, int64_t outputs, float *out)
+/* Rows [count, inputs] of a block, beside each other group by group: [groups, count, GROUP]. */
+static void interleave(const uint8_t *rows, int64_t count, int64_t inputs, uint8_t *out)
 {
-    int64_t blocks = (rows + BLOCK - 1) / BLOCK;
-#pragma omp parallel for schedule(static) if (rows * inputs * outputs > PARALLEL)
-    for (int64_t at = 0; at < outputs; at += PANEL) {
-        const int8_t *panel = panels + at * whole(inputs, GROUP);
-        int64_t wanted = outputs - at < PANEL ? outputs - at : PANEL, row = 0;
+    for (int64_t row = 0; row < count; row++) {
+        const uint8_t *from = rows + row * inputs;
+        uint8_t *into = out + row * GROUP;
+        int64_t i = 0;
+        for (; i + GROUP <= inputs; i += GROUP, into += count * GROUP)
+            memcpy(into, from + i, GROUP);
+        if (i < inputs) {
+            memset(into, 0, GROUP);
+            memcpy(into, from + i, inputs - i);
+        }
+    }
+}
+
+/* activations [rows, inputs], ZERO_POINT stands for 0, times panels: sums times their output's
+ * scale [outputs, up to a whole panel], to out [rows, outputs]. `interleaved` is overwritten: as
+ * many bytes as activations with inputs up to a whole group. */
+void multiply(const uint8_t *activations, int64_t rows, int64_t inputs, const int8_t *panels,
+              const int32_t *offsets, const float *scales, int64_t outputs, uint8_t *interleaved,
+              float *out)
+{
+    int64_t blocks = (rows + BLOCK - 1) / BLOCK; /* of as even sizes as can be */
+    int64_t padded = whole(inputs, GROUP);
+#pragma omp parallel if (rows * inputs * outputs > PARALLEL)
+    {
+#pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
-            int64_t count = (rows - row) / (blocks - block); /* as even as can be */
+            int64_t row = rows * block / blocks, count = rows * (block + 1) / blocks - row;
+            interleave(activations + row * inputs, count, inputs, interleaved + row * padded);
+        }
+#pragma omp for schedule(static)
+        for (int64_t at = 0; at < outputs; at += PANEL) {
+            const int8_t *panel = panels + at * padded;
+            int64_t wanted = outputs - at < PANEL ? outputs - at : PANEL;
+            for (int64_t block = 0; block < blocks; block++) {
+                int64_t row = rows * block / blocks, count = rows * (block + 1) / blocks - row;
+                /* One block waits for memory anyway. Of several, the first would, while the others
+                 * multiply: so each asks for its share of the next panel. */
+                const int8_t *ahead = panel + AHEAD;
+                if (blocks > 1)
+                    ahead = panel + padded * PANEL * (blocks + block) / blocks;
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
-        multiply_block(n, activations + row * inputs, inputs, panel, block == 0, offsets + at,     \
-                       scales + at, out + row * outputs + at, outputs, wanted);                    \
+        multiply_block(n, interleaved + row * padded, padded / GROUP, panel, ahead,                \
+                       PANEL *GROUP / blocks, offsets + at, scales + at, out + row * outputs + at, \
+                       outputs, wanted);                                                           \
         break;
-            switch (count) {
-                CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+                switch (count) {
+                    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+                }
             }
-            row += count;
         }
     }
 }
