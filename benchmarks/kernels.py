@@ -22,12 +22,8 @@ import typer
 from torch import Tensor
 
 from nemotron_voice.bench.machine import describe, summary
-from nemotron_voice.model.int8_linear import (
-    FbgemmProduct,
-    Int8Linear,
-    OneDnnProduct,
-    quantise,
-)
+from nemotron_voice.model.int8_linear import Int8Linear, OneDnnProduct, PairsProduct, quantise
+from nemotron_voice.model.kernels import kernels as own_kernels
 from nemotron_voice.model.linear import dense
 
 LAYERS, INPUTS, OUTPUTS = 24, 1024, 4096
@@ -51,6 +47,11 @@ def torch_kernels(weights: list[Tensor]) -> dict[str, Run]:
     plain = [weight.bfloat16() for weight in weights]
     torch.backends.quantized.engine = "fbgemm"
     packed = [fbgemm(weight) for weight in weights]
+    own = {}
+    if own_kernels() is not None:
+        own["product.c int8, a scale a row (taken, without)"] = each(
+            [int8(w, PairsProduct) for w in weights], torch.float32
+        )
     return {
         "torch fp32": each([dense(w, None, torch.float32) for w in weights], torch.float32),
         "torch bf16": each(
@@ -62,8 +63,10 @@ def torch_kernels(weights: list[Tensor]) -> dict[str, Run]:
         "torch oneDNN int8, a scale a row (taken, with VNNI)": each(
             [int8(w, OneDnnProduct) for w in weights], torch.float32
         ),
-        "torch FBGEMM int8, a scale a row (taken, without)": each(
-            [int8(w, FbgemmProduct) for w in weights], torch.float32
+        **(
+            {"product.c int8, a scale a row (taken, without)": each(own, torch.float32)}
+            if own
+            else {}
         ),
         "torch FBGEMM int8, a scale for all rows": each(
             [lambda x, w=w: torch.ops.quantized.linear_dynamic(x, w, False) for w in packed],

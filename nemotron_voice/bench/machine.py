@@ -10,6 +10,8 @@ from typing import Any, Final
 import torch
 
 from nemotron_voice import __version__
+from nemotron_voice.errors import ConfigurationError
+from nemotron_voice.model.int8_linear import WeightLimit, weight_limit
 from nemotron_voice.model.kernels import kernels
 
 # What decides how fast matrix products are.
@@ -41,6 +43,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fused_int8": kernels() is not None,
+        "int8_weights": _int8_weights(),
         "nemotron_voice": __version__,
     }
 
@@ -50,12 +53,23 @@ def summary(machine: dict[str, Any]) -> str:
     gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
     extras = [name for name in machine["instructions"] if name.startswith(("amx", "avx512_"))]
     instructions = f" ({', '.join(extras)})" if extras else ""
-    fused = " with fused.c" if machine.get("fused_int8") else ""  # older results don't say
+    ours = []  # older results say nothing of them
+    if machine.get("fused_int8"):
+        ours.append("fused.c")
+        ours += ["product.c"] if machine.get("int8_weights") == WeightLimit.PAIRS else []
+    own = f" with {' and '.join(ours)}" if ours else ""
     return (
         f"{machine['cpu']}, {machine['cores']} cores{instructions}"
         f"{gpus}, {machine['memory_gb']:g} GB; torch {machine['torch']}, "
-        f"nemotron-voice {machine['nemotron_voice']}{fused}"
+        f"nemotron-voice {machine['nemotron_voice']}{own}"
     )
+
+
+def _int8_weights() -> str | None:
+    try:
+        return weight_limit()
+    except ConfigurationError:  # no int8 in this build of PyTorch
+        return None
 
 
 def _cpu() -> dict[str, str]:
