@@ -6,13 +6,23 @@ import json
 import multiprocessing
 from pathlib import Path
 from queue import Empty
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.peers.measure import OURS, PEERS, run
 from nemotron_voice.bench.machine import describe
 from nemotron_voice.cli.memory import keep_memory
+
+
+CELL = ("peer", "latency_ms", "streams")
+
+
+def median_round(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The middle one (of two the slower), and all of them where there are several."""
+    ranked = sorted(rounds, key=lambda row: row["real_time_factor"])
+    middle = ranked[len(ranked) // 2]
+    return middle | {"rounds": rounds} if len(rounds) > 1 else middle
 
 
 def main(
@@ -24,6 +34,9 @@ def main(
     results: Annotated[Path, typer.Option(help="Where the figures go; others there stay")] = Path(
         "docs/results/bench_peers.json"
     ),
+    add: Annotated[
+        bool, typer.Option("--add", help="A round more: cells are the median of their rounds")
+    ] = False,
 ) -> None:
     """Measure and print each cell."""
     figures = json.loads(results.read_text()) if results.exists() else {"rows": []}
@@ -44,12 +57,14 @@ def main(
                 break  # it failed, and has said why
             if row is None:
                 break
-            same = [row[key] for key in ("peer", "latency_ms", "streams")]
-            figures["rows"] = [
-                other
-                for other in figures["rows"]
-                if [other[key] for key in ("peer", "latency_ms", "streams")] != same
-            ] + [row]
+            cell = [row[key] for key in CELL]
+            others, rounds = [], [row]
+            for other in figures["rows"]:
+                if [other[key] for key in CELL] != cell:
+                    others.append(other)
+                elif add:
+                    rounds += other.pop("rounds", [dict(other)])
+            figures["rows"] = [*others, median_round(rounds)]
             results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
             typer.echo(
                 f"{name} {row['latency_ms']:>4} ms x {row['streams']:>2}: "

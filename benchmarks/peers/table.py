@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from benchmarks.peers.measure import OURS
@@ -74,4 +75,21 @@ def table(peers: dict[str, Any]) -> str:
                 continue
             who = f"**{name}**" if name.startswith("ours") else name
             lines.append(f"| {latency} ms | {who} | {shown} | {held[-1] if held else 0}{more} |")
-    return "\n".join(lines) + f"\n\n{machine_summary(peers['machine'])}."
+    return "\n".join(lines) + f"\n\n{_rounds(rows)}{machine_summary(peers['machine'])}."
+
+
+def _rounds(rows: list[dict[str, Any]]) -> str:
+    """How far apart several rounds of a cell are."""
+    apart = [
+        max(found) / min(found) - 1
+        for found in (
+            [each["real_time_factor"] for each in row["rounds"]] for row in rows if "rounds" in row
+        )
+    ]
+    if not apart:
+        return ""
+    counts = sorted({len(row.get("rounds", [row])) for row in rows})
+    return (
+        f"Medians of {counts[0]} to {counts[-1]} rounds of a cell, of which the slowest took "
+        f"{median(apart):.0%} longer than the fastest (median; {max(apart):.0%} at most). "
+    )
