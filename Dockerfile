@@ -9,7 +9,7 @@
 # image, one of CUDA fits the GPU's driver. Without it the torch of pip's own index is installed,
 # which runs on a CPU too. EXTRAS=cluster adds Ray.
 
-# With a compiler, so that the wheel has the library of fused.c (int8 on CPUs).
+# With a compiler, so that the wheel has the library of kernels (int8 on CPUs).
 FROM python:3.12-slim AS wheel
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
     && pip install --no-cache-dir build

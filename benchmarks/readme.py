@@ -13,11 +13,11 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     flush,
-    fused,
     kernels,
     livekit_jobs,
     livekit_room,
     livekit_turns,
+    own_kernels,
     pipecat_calls,
     pipecat_long_call,
     pipecat_noise,
@@ -40,6 +40,7 @@ RESULTS = Path("docs/results")
 PLOTS = Path("docs/plots")
 SOURCES = {
     "cpu_summary": "bench_peers",
+    "cpu_summary_avx2": "bench_peers_avx2",
     "recorded": "accuracy",
 }  # where a table has its figures from another's file
 PEERS = ("bench_peers", "bench_peers_avx2")  # a file for each machine
@@ -68,10 +69,11 @@ def main() -> None:
             ("ray_calls", ray_calls.summary),
             ("precision", precision.table),
             ("kernels", kernels.table),
-            ("fused", fused.table),
+            ("own_kernels", own_kernels.table),
             ("finetuning", finetune_demo.table),
             *((name, peers_table) for name in PEERS),
             ("cpu_summary", peers_summary),
+            ("cpu_summary_avx2", peers_summary),
             *((f"bench_{name}", bench_table) for name in BENCHES),
         ):
             source = RESULTS / f"{SOURCES.get(name, name)}.json"

@@ -90,6 +90,6 @@ def _rounds(rows: list[dict[str, Any]]) -> str:
         return ""
     counts = sorted({len(row.get("rounds", [row])) for row in rows})
     return (
-        f"Medians of {counts[0]} to {counts[-1]} rounds of a cell, of which the slowest took "
-        f"{median(apart):.0%} longer than the fastest (median; {max(apart):.0%} at most). "
+        f"The fastest of {counts[0]} to {counts[-1]} rounds of a cell, of which the slowest took "
+        f"{median(apart):.0%} longer (median; {max(apart):.0%} at most). "
     )

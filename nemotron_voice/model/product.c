@@ -138,8 +138,8 @@ void multiply(const uint8_t *activations, int64_t rows, int64_t inputs, const in
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
         multiply_block(n, interleaved + row * padded, padded / GROUP, panel, ahead,                \
-                       PANEL *GROUP / blocks, offsets + at, scales + at, out + row * outputs + at, \
-                       outputs, wanted);                                                           \
+                       PANEL * GROUP / blocks, offsets + at, scales + at,                          \
+                       out + row * outputs + at, outputs, wanted);                                 \
         break;
                 switch (count) {
                     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)

@@ -3,9 +3,9 @@
 A process each way, in turn. With VNNI products are oneDNN's, so the second way isn't there.
 
     python -m nemotron_voice.bench.random_model build/random
-    python -m benchmarks.fused build/random
+    python -m benchmarks.own_kernels build/random
 
-Writes docs/results/fused.json.
+Writes docs/results/own_kernels.json.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main(
     streams: Annotated[str, typer.Option(help="Streams at once")] = "1,8",
     rounds: Annotated[int, typer.Option(help="Of a process each way")] = 3,
     results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(
-        "docs/results/fused.json"
+        "docs/results/own_kernels.json"
     ),
 ) -> None:
     """Measure and print the table."""
