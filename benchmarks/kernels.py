@@ -63,11 +63,7 @@ def torch_kernels(weights: list[Tensor]) -> dict[str, Run]:
         "torch oneDNN int8, a scale a row (taken, with VNNI)": each(
             [int8(w, OneDnnProduct) for w in weights], torch.float32
         ),
-        **(
-            {"product.c int8, a scale a row (taken, without)": each(own, torch.float32)}
-            if own
-            else {}
-        ),
+        **own,
         "torch FBGEMM int8, a scale for all rows": each(
             [lambda x, w=w: torch.ops.quantized.linear_dynamic(x, w, False) for w in packed],
             torch.float32,
@@ -226,6 +222,7 @@ def main(
     results: Annotated[Path, typer.Option(help="Where the figures go")] = Path(
         "docs/results/kernels.json"
     ),
+    only: Annotated[str, typer.Option(help="Those with this in their names; all")] = "",
 ) -> None:
     """Measure and print the table."""
     generator = torch.Generator().manual_seed(0)
@@ -238,6 +235,8 @@ def main(
             typer.echo(f"left out: {error.name} isn't installed", err=True)
             continue
         for name, run in kernels.items():
+            if only not in name:
+                continue
             figures[name] = {str(rows): milliseconds(run, rows) for rows in ROWS}
             typer.echo(f"{name}: {figures[name]}")
     found = {"machine": describe(), "milliseconds": figures}

@@ -69,12 +69,13 @@ def main() -> None:
             ("ray_calls", ray_calls.summary),
             ("precision", precision.table),
             ("kernels", kernels.table),
+            ("kernels_avx2", kernels.table),
             ("own_kernels", own_kernels.table),
             ("finetuning", finetune_demo.table),
             *((name, peers_table) for name in PEERS),
             ("cpu_summary", peers_summary),
             ("cpu_summary_avx2", peers_summary),
-            *((f"bench_{name}", bench_table) for name in BENCHES),
+            *((f"bench_{name}", bench_table) for name in (*BENCHES, "roofline_avx2")),
         ):
             source = RESULTS / f"{SOURCES.get(name, name)}.json"
             if source.exists():

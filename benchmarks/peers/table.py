@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from benchmarks.peers.measure import OURS
+from benchmarks.peers.measure import OURS, PEERS
 from nemotron_voice.bench.machine import summary as machine_summary
 from nemotron_voice.config import LATENCIES_MS
 
@@ -27,10 +27,11 @@ def summary(peers: dict[str, Any]) -> str:
         roomiest = max(
             sorted({row["peer"] for row in others}), key=lambda peer: _held(others, peer)
         )
+        best = f"{_shown(others, roomiest)}, {roomiest}" if _held(others, roomiest) else "0"
         single = next(row for row in mine if row["streams"] == 1)
         lines.append(
             f"| {latency} ms | {_factor(single)} | {_factor(fastest)}, {fastest['peer']} | "
-            f"{_shown(mine, 'ours, int8')} | {_shown(others, roomiest)}, {roomiest} |"
+            f"{_shown(mine, 'ours, int8')} | {best} |"
         )
     return "\n".join(lines) + "\n\nReal-time factors: a step's time over the chunk's."
 
@@ -53,7 +54,9 @@ def _shown(rows: list[dict[str, Any]], peer: str) -> str:
 def table(peers: dict[str, Any]) -> str:
     """Real-time factors of a step by mode and streams, and the streams that each holds."""
     rows = peers["rows"]
-    names = list(dict.fromkeys(row["peer"] for row in rows))
+    order = [*OURS, *PEERS]  # not that of the last rounds
+    measured = dict.fromkeys(row["peer"] for row in rows)
+    names = sorted(measured, key=lambda name: order.index(name) if name in order else len(order))
     counts = sorted({row["streams"] for row in rows})
     cells = {(row["peer"], row["latency_ms"], row["streams"]): row for row in rows}
     lines = [

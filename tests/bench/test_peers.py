@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import sentencepiece
 
+from benchmarks.peers.__main__ import fastest
 from benchmarks.peers.nemo_peer import made_up_pieces
 from benchmarks.peers.onnx_export import _tokens
 from benchmarks.peers.peer import RATE, speech
@@ -54,3 +55,16 @@ def test_the_tables_say_who_holds_how_many():
     assert "| 80 ms | **ours, int8** | 0.20 | 0.60 | 1.00 | 8+ |" in table(measured)
     assert "| 80 ms | slow | 0.90 | 4.20 | - | 1 |" in table(measured)
     assert "| 560 ms | 0.20 | 0.90, slow | 8 or more | 4, wide |" in summary(measured)
+
+
+def test_of_several_rounds_the_fastest_stands_and_the_table_says_how_far_apart_they_are():
+    disturbed, quiet = rows("ours, int8", {1: 0.6})[0], rows("ours, int8", {1: 0.4})[0]
+    once = rows("slow", {1: 0.9})[0]
+    best = fastest([disturbed, quiet])
+    assert best["real_time_factor"] == 0.4
+    assert best["rounds"] == [disturbed, quiet]
+    assert fastest([once]) == once
+    machine = {"cpu": "one", "cores": 2, "instructions": [], "gpus": [], "memory_gb": 1}
+    machine |= {"torch": "2", "nemotron_voice": "0"}
+    shown = table({"machine": machine, "rows": [best, once]})
+    assert "The fastest of 1 to 2 rounds of a cell, of which the slowest took 50% longer" in shown
