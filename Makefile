@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 IN_VENV := $(VENV)/bin/
 PIP := $(IN_VENV)python -m pip --disable-pip-version-check -qq
 # A stamp a set of packages: nothing is installed again until one of these files changes.
-REQUIREMENTS := pyproject.toml constraints.txt hatch_build.py nemotron_voice/model/fused.c nemotron_voice/model/product.c
+REQUIREMENTS := pyproject.toml constraints.txt hatch_build.py $(wildcard nemotron_voice/model/*.c)
 STAMPS := $(VENV)/.stamps
 SUMMARY := --durations=5
 # Many tests wait for real time. In the order of files: by default those with the fewest tests, which

@@ -19,7 +19,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("nemotron_voice/model")
-SOURCES = ("fused.c", "product.c")  # as in kernels.py
 # Every processor with AVX2 (2013 and later); kernels.py looks for it before it loads the library.
 # No -ffast-math: sums are reordered only where the source says so. No OpenMP library is linked, so
 # that the threads are those that PyTorch has started.
@@ -62,7 +61,7 @@ def build(library: Path) -> None:
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise RuntimeError("there is no C compiler (Debian: apt install gcc)")
-    sources = [library.with_name(name) for name in SOURCES]
+    sources = sorted(library.parent.glob("*.c"))  # as kernels.py reads them
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     compiled = [source.with_suffix(".o") for source in sources]
     compile_one = (*FLAGS.split(), "-fopenmp", f'-DSOURCE="{digest}"', "-c")

@@ -36,6 +36,8 @@ def commands(weights: Path, peers_python: str, threads: int) -> dict[str, tuple[
             "call_length", "call-length", "-m", str(weights), *real, "int8", "--latency-ms", "1120"
         ),
         "roofline": bench("roofline", "roofline", "-m", str(weights), *real, "int8,bf16,fp32"),
+        "kernels": (peers_python, "-m", "benchmarks.kernels"),
+        "own_kernels": (sys.executable, "-m", "benchmarks.own_kernels", str(weights)),
         "packets": bench("packets", "packets"),
         "capacity": bench(
             "capacity", "capacity", "-m", "demo", "--latency-ms", "80,160,320", "--start", "32"

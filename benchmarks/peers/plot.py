@@ -19,7 +19,6 @@ def plot(peers: dict[str, Any], path: Path) -> Path:
     """Real-time factors of a step by streams, a panel a mode, as SVG."""
     measured = {row["peer"] for row in peers["rows"]}
     rows = [row for row in peers["rows"] if BETTER.get(row["peer"]) not in measured]
-    rows.sort(key=lambda row: (row["latency_ms"], row["streams"]))  # whatever was measured last
     return plots.write(
         lambda figure: plots.draw_steps(figure, rows, "peer"), peers["machine"], path
     )

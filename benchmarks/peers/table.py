@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from benchmarks.peers.measure import OURS, PEERS
+from benchmarks.peers.measure import OURS
 from nemotron_voice.bench.machine import summary as machine_summary
 from nemotron_voice.config import LATENCIES_MS
 
@@ -54,9 +54,7 @@ def _shown(rows: list[dict[str, Any]], peer: str) -> str:
 def table(peers: dict[str, Any]) -> str:
     """Real-time factors of a step by mode and streams, and the streams that each holds."""
     rows = peers["rows"]
-    order = [*OURS, *PEERS]  # not that of the last rounds
-    measured = dict.fromkeys(row["peer"] for row in rows)
-    names = sorted(measured, key=lambda name: order.index(name) if name in order else len(order))
+    names = list(dict.fromkeys(row["peer"] for row in rows))
     counts = sorted({row["streams"] for row in rows})
     cells = {(row["peer"], row["latency_ms"], row["streams"]): row for row in rows}
     lines = [

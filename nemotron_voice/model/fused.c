@@ -76,7 +76,7 @@ static inline float meant(const float *product, const float *bias, float scale, 
 }
 
 /* Rounds x [size] half to even; returns its scale. A row with a NaN or an infinity has a scale that
- * is none either: it stays broken, and harms no kernel that looks at all rows. */
+ * is none either: it stays broken, though its values are numbers. */
 static float round_row(const float *x, int64_t size, enum layout layout, void *out, int64_t row)
 {
     int32_t most = 0; /* as bits, magnitudes sort as they do as numbers, and NaN comes last */

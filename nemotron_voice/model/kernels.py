@@ -19,7 +19,6 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 _LIBRARY: Final = Path(__file__).with_name("libkernels.so")
-_SOURCES: Final = ("fused.c", "product.c")  # as in hatch_build.py
 _LANES: Final = 8  # of fused.c
 _PANEL: Final = 16  # of product.c
 _GROUP: Final = 4
@@ -55,7 +54,6 @@ class Panels(NamedTuple):
     offsets: Tensor  # int32, of each output: 128 times the sum of its weights, negative
     scales: Tensor  # fp32, of each output
     outputs: int
-    inputs: int
 
 
 class Product(NamedTuple):
@@ -86,7 +84,7 @@ def kernels() -> Kernels | None:
     except (OSError, AttributeError) as error:
         _log.info("int8 runs without its own kernels: %s", error)
         return None
-    sources = b"".join(_LIBRARY.with_name(name).read_bytes() for name in _SOURCES)
+    sources = b"".join(source.read_bytes() for source in sorted(_LIBRARY.parent.glob("*.c")))
     if built_from != hashlib.sha256(sources).hexdigest():
         _log.warning(
             "%s was built from other sources, so int8 runs without it; install again "
@@ -130,13 +128,12 @@ class Kernels:
             scale: [outputs] fp32, of a sum.
         """
         outputs, inputs = weight.shape
-        padded = -(-outputs // _PANEL) * _PANEL
+        padded = _whole(outputs, _PANEL)
         made = Panels(
-            weight.new_empty(padded * _padded(inputs)),
+            weight.new_empty(padded * _whole(inputs, _GROUP)),
             weight.new_empty(padded, dtype=torch.int32),
             F.pad(scale, (0, padded - outputs)),
             outputs,
-            inputs,
         )
         weight = weight.contiguous()
         self._lay_out(
@@ -147,10 +144,12 @@ class Kernels:
     def multiply(self, rounded: Tensor, panels: Panels) -> Tensor:
         """Sums times their scales: [..., inputs] `Layout.UNSIGNED` -> [..., outputs] fp32."""
         out = panels.scales.new_empty(*rounded.shape[:-1], panels.outputs)
-        interleaved = rounded.new_empty(rounded.numel() // panels.inputs * _padded(panels.inputs))
+        rows, inputs = _rows(rounded)
+        interleaved = rounded.new_empty(rows * _whole(inputs, _GROUP))
         self._multiply(
             rounded.data_ptr(),
-            *_rows(rounded),
+            rows,
+            inputs,
             panels.weights.data_ptr(),
             panels.offsets.data_ptr(),
             panels.scales.data_ptr(),
@@ -310,8 +309,8 @@ def takes(head_size: int) -> bool:
     return head_size % _LANES == 0
 
 
-def _padded(inputs: int) -> int:
-    return -(-inputs // _GROUP) * _GROUP
+def _whole(count: int, of: int) -> int:
+    return -(-count // of) * of
 
 
 def _empty(like: Tensor, size: int, layout: Layout) -> Rounded:

@@ -34,6 +34,17 @@ def test_as_many_pieces_as_the_model_has_outputs():
     assert all(len(line.split()) == 2 for line in lines)
 
 
+MACHINE = {
+    "cpu": "one",
+    "cores": 2,
+    "instructions": [],
+    "gpus": [],
+    "memory_gb": 1,
+    "torch": "2",
+    "nemotron_voice": "0",
+}
+
+
 def rows(peer: str, factors: dict[int, float]) -> list[dict[str, object]]:
     return [
         {"peer": peer, "latency_ms": mode, "streams": streams, "real_time_factor": factor}
@@ -43,9 +54,8 @@ def rows(peer: str, factors: dict[int, float]) -> list[dict[str, object]]:
 
 
 def test_the_tables_say_who_holds_how_many():
-    machine = {"cpu": "one", "cores": 2, "instructions": [], "gpus": [], "memory_gb": 1}
     measured = {
-        "machine": machine | {"torch": "2", "nemotron_voice": "0"},
+        "machine": MACHINE,
         "rows": [
             *rows("ours, int8", {1: 0.2, 4: 0.6, 8: 1.0}),
             *rows("slow", {1: 0.9, 4: 4.2}),
@@ -64,7 +74,5 @@ def test_of_several_rounds_the_fastest_stands_and_the_table_says_how_far_apart_t
     assert best["real_time_factor"] == 0.4
     assert best["rounds"] == [disturbed, quiet]
     assert fastest([once]) == once
-    machine = {"cpu": "one", "cores": 2, "instructions": [], "gpus": [], "memory_gb": 1}
-    machine |= {"torch": "2", "nemotron_voice": "0"}
-    shown = table({"machine": machine, "rows": [best, once]})
+    shown = table({"machine": MACHINE, "rows": [best, once]})
     assert "The fastest of 1 to 2 rounds of a cell, of which the slowest took 50% longer" in shown
