@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.model.config import ModelConfig
+from nemotron_voice.model.int8_linear import SILU_FLOOR
 from nemotron_voice.model.linear import Linear
 from nemotron_voice.model.precision import Precision
 from nemotron_voice.model.weights import Weights
@@ -63,7 +64,9 @@ class BlockWeights:
         def norm(name: str) -> Norm:
             return weight(f"{name}.weight"), weight(f"{name}.bias")
 
-        def linear(*names: str, bias: bool, scale: float = 1.0) -> Linear:
+        def linear(
+            *names: str, bias: bool, scale: float = 1.0, floor: float | None = None
+        ) -> Linear:
             """Stack projections of one input; kernels of one tap are matrices."""
 
             def joined() -> Tensor:
@@ -72,13 +75,13 @@ class BlockWeights:
                 return matrix if scale == 1.0 else matrix * scale
 
             offset = torch.cat([weight(f"{name}.bias") for name in names]) * scale if bias else None
-            return precision.block_linear(f"{prefix}.{names[0]}", joined, offset)
+            return precision.block_linear(f"{prefix}.{names[0]}", joined, offset, floor)
 
         def feed_forward(name: str) -> tuple[Linear, Linear]:
             # The half of it is in its second matrix; a power of two rounds nothing.
             return (
                 linear(f"{name}.linear1", bias=config.linear_bias),
-                linear(f"{name}.linear2", bias=config.linear_bias, scale=0.5),
+                linear(f"{name}.linear2", bias=config.linear_bias, scale=0.5, floor=SILU_FLOOR),
             )
 
         depthwise_bias = (
@@ -103,7 +106,7 @@ class BlockWeights:
             depthwise=weight("conv.depthwise_conv.weight").squeeze(1).T.contiguous(),
             depthwise_bias=depthwise_bias,
             norm_depthwise=norm("conv.norm"),
-            pointwise=linear("conv.pointwise_conv2", bias=config.conv_bias),
+            pointwise=linear("conv.pointwise_conv2", bias=config.conv_bias, floor=SILU_FLOOR),
             norm_second=norm("norm_feed_forward2"),
             second=feed_forward("feed_forward2"),
             norm_out=norm("norm_out"),

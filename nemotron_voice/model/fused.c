@@ -6,7 +6,8 @@
  *
  * A product comes as sums over rounded activations; times its row's scale, plus a bias, it is what
  * was meant. What goes into the next one is rounded to -127..127 with a scale for each row, the
- * largest of its magnitudes. All matrices are fp32 and row-major.
+ * largest of its magnitudes; or, where all are above a floor, to 0..255 with the largest above it.
+ * All matrices are fp32 and row-major.
  *
  * No row's numbers depend on another's or on how many there are: each is computed by one thread, in
  * one order. Threads are PyTorch's own team: this is linked with no OpenMP library, so that calls
@@ -32,8 +33,9 @@ const char *source(void)
 
 /* How the next product's kernel takes its activations. */
 enum layout {
-    SIGNED,   /* int8 */
-    UNSIGNED, /* uint8, 128 stands for 0 */
+    SIGNED,    /* int8 */
+    UNSIGNED,  /* uint8, 128 stands for 0 */
+    ONE_SIDED, /* uint8, 0 stands for the floor */
 };
 
 static inline int32_t bits_of(float x)
@@ -76,18 +78,20 @@ static inline float meant(const float *product, const float *bias, float scale, 
 }
 
 /* Rounds x [size] half to even; returns its scale. A row with a NaN or an infinity has a scale that
- * is none either: it stays broken, though its values are numbers. */
-static float round_row(const float *x, int64_t size, enum layout layout, void *out, int64_t row)
+ * is none either: it stays broken, though its values are numbers. Only ONE_SIDED has a floor. */
+static float round_row(const float *x, int64_t size, enum layout layout, float floor, void *out,
+                       int64_t row)
 {
+    floor = layout == ONE_SIDED ? floor : 0.0f;
     int32_t most = 0; /* as bits, magnitudes sort as they do as numbers, and NaN comes last */
 #pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < size; i++) {
-        int32_t magnitude = bits_of(x[i]) & 0x7fffffff;
+        int32_t magnitude = bits_of(x[i] - floor) & 0x7fffffff;
         most = magnitude > most ? magnitude : most;
     }
     float loudest = number_of(most);
     loudest = loudest < SMALLEST ? SMALLEST : loudest;
-    float factor = 127.0f / loudest;
+    float factor = (layout == ONE_SIDED ? 255.0f : 127.0f) / loudest;
     int sound = isfinite(loudest);
     if (layout == SIGNED) {
         int8_t *rounded = (int8_t *)out + row * size;
@@ -95,8 +99,10 @@ static float round_row(const float *x, int64_t size, enum layout layout, void *o
             rounded[i] = sound ? (int8_t)__builtin_rintf(x[i] * factor) : 0;
     } else {
         uint8_t *rounded = (uint8_t *)out + row * size;
+        int32_t zero = layout == ONE_SIDED ? 0 : 128;
         EACH(i, size)
-            rounded[i] = sound ? (uint8_t)((int32_t)__builtin_rintf(x[i] * factor) + 128) : 128;
+            rounded[i] =
+                sound ? (uint8_t)((int32_t)__builtin_rintf((x[i] - floor) * factor) + zero) : zero;
     }
     return loudest;
 }
@@ -117,11 +123,12 @@ static void norm_row(const float *x, const float *gain, const float *bias, int64
 }
 
 /* Rounds x [rows, size]. */
-void round_rows(const float *x, int64_t rows, int64_t size, int layout, void *out, float *scales)
+void round_rows(const float *x, int64_t rows, int64_t size, int layout, float floor, void *out,
+                float *scales)
 {
 #pragma omp parallel for schedule(static) if (rows * size > PARALLEL)
     for (int64_t row = 0; row < rows; row++)
-        scales[row] = round_row(x + row * size, size, layout, out, row);
+        scales[row] = round_row(x + row * size, size, layout, floor, out, row);
 }
 
 /* What a product meant, in its place: [rows, size]. */
@@ -153,14 +160,14 @@ void add_norm_round(float *x, const float *product, const float *scales, const f
             norm_row(own, last_gain, last_bias, size, own);
         if (gain) {
             norm_row(own, gain, bias, size, normed);
-            new_scales[row] = round_row(normed, size, layout, out, row);
+            new_scales[row] = round_row(normed, size, layout, 0.0f, out, row);
         }
     }
 }
 
 /* SiLU of a product [rows, size], rounded for the next; the product is overwritten. */
 void silu_round(float *product, const float *scales, const float *bias, int64_t rows, int64_t size,
-                int layout, void *out, float *new_scales)
+                int layout, float floor, void *out, float *new_scales)
 {
 #pragma omp parallel for schedule(static) if (rows * size > PARALLEL)
     for (int64_t row = 0; row < rows; row++) {
@@ -169,7 +176,7 @@ void silu_round(float *product, const float *scales, const float *bias, int64_t 
             float x = meant(own, bias, scales[row], i);
             own[i] = x * sigmoid(x);
         }
-        new_scales[row] = round_row(own, size, layout, out, row);
+        new_scales[row] = round_row(own, size, layout, floor, out, row);
     }
 }
 
@@ -334,7 +341,7 @@ void attention_round(const struct attention *of, const float *product, const flo
             }
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows * chunk; row++)
-            new_scales[row] = round_row(heard + row * width, width, layout, out, row);
+            new_scales[row] = round_row(heard + row * width, width, layout, 0.0f, out, row);
     }
 }
 
@@ -347,7 +354,7 @@ void attention_round(const struct attention *of, const float *product, const flo
 void convolution_round(const float *product, const float *scales, const float *product_bias,
                        float *cache, const float *taps, const float *taps_bias, const float *gain,
                        const float *bias, int64_t rows, int64_t chunk, int64_t kernel, int64_t size,
-                       float *gated, int layout, void *out, float *new_scales)
+                       float *gated, int layout, float floor, void *out, float *new_scales)
 {
     int64_t kept = kernel - 1, frames = kept + chunk;
 #pragma omp parallel if (rows * chunk * size > PARALLEL)
@@ -380,7 +387,7 @@ void convolution_round(const float *product, const float *scales, const float *p
                 EACH(i, size)
                     mixed[i] *= sigmoid(mixed[i]);
                 int64_t own = row * chunk + frame;
-                new_scales[own] = round_row(mixed, size, layout, out, own);
+                new_scales[own] = round_row(mixed, size, layout, floor, out, own);
             }
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows; row++)

@@ -50,12 +50,14 @@ class FusedBlocks:
             x.shape[1], self._heads, self._head_size, state.ring, self._left, self._farthest
         )
         first, matrices = self._blocks[0]
-        rounded = fused.add_norm_round(x, None, first.norm_first, matrices.first[0].layout)
+        rounded = fused.add_norm_round(x, None, first.norm_first, matrices.first[0].rounding.layout)
         for layer, (own, matrices) in enumerate(self._blocks):
             inner = matrices.first[0].multiply(rounded)
-            rounded = fused.silu_round(inner, matrices.first[1].layout)
+            rounded = fused.silu_round(inner, matrices.first[1].rounding)
             added = matrices.first[1].multiply(rounded)
-            rounded = fused.add_norm_round(x, added, own.norm_attention, matrices.project.layout)
+            rounded = fused.add_norm_round(
+                x, added, own.norm_attention, matrices.project.rounding.layout
+            )
             rounded = fused.attention_round(
                 sizes,
                 matrices.project.multiply(rounded),
@@ -65,29 +67,35 @@ class FusedBlocks:
                 begun,
                 own.attention_biases,
                 own.relative,
-                matrices.out.layout,
+                matrices.out.rounding.layout,
             )
             added = matrices.out.multiply(rounded)
-            rounded = fused.add_norm_round(x, added, own.norm_conv, matrices.gate.layout)
+            rounded = fused.add_norm_round(x, added, own.norm_conv, matrices.gate.rounding.layout)
             rounded = fused.convolution_round(
                 matrices.gate.multiply(rounded),
                 conv[layer],
                 own.depthwise,
                 own.depthwise_bias,
                 own.norm_depthwise,
-                matrices.pointwise.layout,
+                matrices.pointwise.rounding,
             )
             added = matrices.pointwise.multiply(rounded)
-            rounded = fused.add_norm_round(x, added, own.norm_second, matrices.second[0].layout)
+            rounded = fused.add_norm_round(
+                x, added, own.norm_second, matrices.second[0].rounding.layout
+            )
             inner = matrices.second[0].multiply(rounded)
-            rounded = fused.silu_round(inner, matrices.second[1].layout)
+            rounded = fused.silu_round(inner, matrices.second[1].rounding)
             added = matrices.second[1].multiply(rounded)
             if layer + 1 == len(self._blocks):
                 fused.add_norm(x, added, own.norm_out)
             else:
                 following, others = self._blocks[layer + 1]
                 rounded = fused.add_norm_round(
-                    x, added, following.norm_first, others.first[0].layout, last=own.norm_out
+                    x,
+                    added,
+                    following.norm_first,
+                    others.first[0].rounding.layout,
+                    last=own.norm_out,
                 )
         return x
 

@@ -15,13 +15,18 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.errors import ConfigurationError
-from nemotron_voice.model.kernels import Layout, Product, Rounded, kernels
+from nemotron_voice.model.kernels import Layout, Product, Rounded, Rounding, kernels
+
+RELU_FLOOR: Final = 0.0
+SILU_FLOOR: Final = -0.2784646  # the least of x * sigmoid(x) is -0.27846454
 
 _INT8_MAX: Final = 127
 _INT7_MAX: Final = 63
+_UINT8_MAX: Final = 255
 _SMALLEST: Final = 1e-12  # scale of a row of zeros
 _ZERO_POINT: Final = 128  # what 0 is in activations from 1 to 255
 _FEW_OUTPUTS: Final = 256
+_CANDIDATES: Final = 4  # as in refine.c
 
 
 class Int8Linear:
@@ -32,13 +37,17 @@ class Int8Linear:
     quantisation has by default, would let one caller's loudness change another's words.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, weight: Tensor, scale: Tensor, bias: Tensor | None, floor: float | None = None
+    ) -> None:
         """Lay the weights out for the kernel.
 
         Args:
             weight: [outputs, inputs] int8, of `quantise`.
             scale: [outputs] fp32.
             bias: [outputs] fp32.
+            floor: no activation is below it, as after a ReLU: they are rounded twice as finely
+                then, from there up. None: they may be anything.
 
         Raises:
             ConfigurationError: not on a CPU.
@@ -47,23 +56,83 @@ class Int8Linear:
             raise ConfigurationError(
                 "precision='int8' runs on CPUs; take precision='bf16' on a GPU"
             )
-        scale = scale / _INT8_MAX  # of the weight and of the row's loudest
-        pairs = weight_limit() is WeightLimit.PAIRS
-        self._product = (PairsProduct if pairs else OneDnnProduct)(weight, scale)
         self._bias = torch.zeros_like(scale) if bias is None else bias
-
-    @property
-    def layout(self) -> Layout:
-        """What `multiply` takes."""
-        return self._product.layout
+        if floor:  # what lies at the floor adds up to the same for every row
+            self._bias = self._bias + floor * (weight.sum(1, dtype=torch.int32) * scale)
+        steps = _INT8_MAX if floor is None else _UINT8_MAX
+        pairs = weight_limit() is WeightLimit.PAIRS
+        self._product = (PairsProduct if pairs else OneDnnProduct)(
+            weight, scale / steps, one_sided=floor is not None
+        )
+        self.rounding = Rounding(self._product.layout, floor or 0.0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply: [..., inputs] fp32 -> [..., outputs] fp32."""
-        return rescale_rows(self.multiply(round_rows(x, self.layout)))
+        return rescale_rows(self.multiply(round_rows(x, self.rounding)))
 
     def multiply(self, rounded: Rounded) -> Product:
-        """The product alone, without what lies before and after."""
+        """The product alone, without what lies before and after.
+
+        Args:
+            rounded: as `rounding` says.
+        """
         return Product(self._product(rounded.values), rounded.scales, self._bias)
+
+
+class FineInt8Linear:
+    """Weights and activations of 16 bits, in parts of 8: what rounding left is rounded, too.
+
+    Three products instead of one. For the few small matrices whose errors nothing averages out.
+    """
+
+    def __init__(
+        self, weight: tuple[Tensor, Tensor], rest: tuple[Tensor, Tensor], bias: Tensor | None
+    ) -> None:
+        """Lay the weights out.
+
+        Args:
+            weight: of `quantise`.
+            rest: of `quantise`, of what the first left.
+            bias: [outputs] fp32.
+        """
+        self._main = Int8Linear(*weight, bias)
+        self._rest = Int8Linear(*rest, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: [..., inputs] fp32 -> [..., outputs] fp32."""
+        rounded = round_rows(x, self._main.rounding)
+        left = round_rows(x - _meant(rounded), self._main.rounding)
+        product = rescale_rows(self._main.multiply(rounded))
+        # What is left of both is beyond 16 bits.
+        for part in (self._rest.multiply(rounded), self._main.multiply(left)):
+            product.addcmul_(part.sums, part.scales)
+        return product
+
+
+class RefinedInt8Linear:
+    """A product whose largest outputs are computed in fp32, so that fp32 says which is largest."""
+
+    def __init__(self, product: Int8Linear, weight: Tensor, bias: Tensor) -> None:
+        """Keep the exact weights beside the rounded.
+
+        Args:
+            product: of both.
+            weight: [outputs, inputs] fp32; a few rows of it are read.
+            bias: [outputs] fp32.
+        """
+        self._product = product
+        self._weight, self._bias = weight.contiguous(), bias.contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: [..., inputs] fp32 -> [..., outputs] fp32."""
+        product = self._product(x)
+        library = kernels()
+        if library is not None:
+            library.refine(product, x, self._weight, self._bias)
+            return product
+        where = product.topk(_CANDIDATES).indices
+        exact = (x.unsqueeze(-2) * self._weight[where]).sum(-1) + self._bias[where]
+        return product.scatter_(-1, where, exact)
 
 
 class WeightLimit(StrEnum):
@@ -103,24 +172,37 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
-def round_rows(x: Tensor, layout: Layout) -> Rounded:
+def round_rows(x: Tensor, rounding: Rounding) -> Rounded:
     """Round activations, half to even, each row by its loudest.
 
     A row with a NaN or an infinity has a scale that is none either, so it stays broken.
 
     Args:
         x: [..., inputs] fp32.
-        layout: of the product.
+        rounding: of the product.
     """
     fused = kernels()
     if fused is not None:
-        return fused.round_rows(x, layout)
+        return fused.round_rows(x, rounding)
+    one_sided = rounding.layout is Layout.ONE_SIDED
+    if one_sided:
+        x = x - rounding.floor
     scales = x.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
-    factor = _INT8_MAX / scales
-    rounded = (x * factor).round_().nan_to_num_()
-    if layout is Layout.SIGNED:
+    factor = (_UINT8_MAX if one_sided else _INT8_MAX) / scales
+    rounded = (x * factor).round_().nan_to_num_(posinf=0.0, neginf=0.0)
+    if rounding.layout is Layout.SIGNED:
         return Rounded(rounded.to(torch.int8), scales)
-    return Rounded(rounded.add_(_ZERO_POINT).to(torch.uint8), scales)
+    return Rounded(rounded.add_(_zero_point(rounding.layout)).to(torch.uint8), scales)
+
+
+def _meant(rounded: Rounded) -> Tensor:
+    """What symmetrically rounded activations stand for: [..., inputs] fp32."""
+    zero_point = 0 if rounded.values.dtype == torch.int8 else _ZERO_POINT
+    return (rounded.values.float() - zero_point) * (rounded.scales / _INT8_MAX)
+
+
+def _zero_point(layout: Layout) -> int:
+    return _ZERO_POINT if layout is Layout.UNSIGNED else 0
 
 
 def rescale_rows(product: Product) -> Tensor:
@@ -139,12 +221,13 @@ class OneDnnProduct:
     outputs, 3.6 ms instead of 0.03 for 768 x 192. Sums are the same.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, *, one_sided: bool = False) -> None:
         """Lay the weights out.
 
         Args:
             weight: [outputs, inputs] int8.
             scale: [outputs] fp32, of a sum.
+            one_sided: activations have a floor.
 
         Raises:
             ConfigurationError: PyTorch's build has no oneDNN.
@@ -159,13 +242,13 @@ class OneDnnProduct:
         self._scale = scale
         self._zero = torch.zeros(scale.shape, dtype=torch.int64)
         signed = has_amx() and len(scale) > _FEW_OUTPUTS
-        self.layout = Layout.SIGNED if signed else Layout.UNSIGNED
+        symmetric = Layout.SIGNED if signed else Layout.UNSIGNED
+        self.layout = Layout.ONE_SIDED if one_sided else symmetric
 
     def __call__(self, rounded: Tensor) -> Tensor:
         """Sums times their scales: [..., inputs] in the layout -> [..., outputs] fp32."""
-        zero_point = 0 if self.layout is Layout.SIGNED else _ZERO_POINT
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded, 1.0, zero_point, self._weight, self._scale, self._zero,
+            rounded, 1.0, _zero_point(self.layout), self._weight, self._scale, self._zero,
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
         return product
@@ -174,14 +257,13 @@ class OneDnnProduct:
 class PairsProduct:
     """product.c: the same sums as oneDNN's, at few rows up to six times as fast without VNNI."""
 
-    layout: Final = Layout.UNSIGNED
-
-    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, *, one_sided: bool = False) -> None:
         """Lay the weights out.
 
         Args:
             weight: [outputs, inputs] int8, within `WeightLimit.PAIRS`.
             scale: [outputs] fp32, of a sum.
+            one_sided: activations have a floor.
 
         Raises:
             RuntimeError: the library isn't there.
@@ -189,8 +271,9 @@ class PairsProduct:
         library = kernels()
         if library is None:
             raise RuntimeError("product.c isn't built")
+        self.layout = Layout.ONE_SIDED if one_sided else Layout.UNSIGNED
         self._library = library
-        self._panels = library.lay_out(weight, scale)
+        self._panels = library.lay_out(weight, scale, _zero_point(self.layout))
 
     def __call__(self, rounded: Tensor) -> Tensor:
         """Sums times their scales: [..., inputs] in the layout -> [..., outputs] fp32."""
@@ -221,5 +304,5 @@ def has_vnni() -> bool:
     weight = torch.full((32, 64), _INT8_MAX)
     weight = torch.cat([weight, -weight])
     product = OneDnnProduct(weight.to(torch.int8), torch.ones(len(weight)))
-    loudest = round_rows(torch.ones(1, weight.shape[1]), product.layout)
+    loudest = round_rows(torch.ones(1, weight.shape[1]), Rounding(product.layout))
     return torch.equal(product(loudest.values)[0], (weight.sum(1) * _INT8_MAX).float())

@@ -23,7 +23,7 @@ from nemotron_voice.model.int8_linear import quantise, weight_limit
 _log = logging.getLogger(__name__)
 
 CACHE_VARIABLE: Final = "NEMOTRON_VOICE_CACHE"  # a folder, or "off"
-_FORMAT: Final = 1  # of the file; goes up when what is stored is made another way
+_FORMAT: Final = 2  # of the file; goes up when what is stored is made another way
 _SMALLEST_BYTES: Final = 64 << 20  # less is rounded sooner than it is looked up
 
 

@@ -26,6 +26,7 @@ _KINDS: Final[dict[str, type[ctypes._SimpleCData[Any]]]] = {
     "p": ctypes.c_void_p,
     "n": ctypes.c_int64,
     "l": ctypes.c_int,
+    "f": ctypes.c_float,
 }
 
 _log = logging.getLogger(__name__)
@@ -36,22 +37,30 @@ Norm = tuple[Tensor, Tensor]  # gain and bias, [size] fp32
 class Layout(IntEnum):
     """How a product's kernel takes activations; fused.c has the same numbers."""
 
-    SIGNED = 0  # int8
-    UNSIGNED = 1  # uint8, 128 stands for 0
+    SIGNED = 0  # int8, -127 to 127
+    UNSIGNED = 1  # uint8, 128 stands for 0: 1 to 255
+    ONE_SIDED = 2  # uint8, 0 stands for a floor: 0 to 255
+
+
+class Rounding(NamedTuple):
+    """How activations are rounded for a product."""
+
+    layout: Layout
+    floor: float = 0.0  # that no activation is below, if the layout is one-sided
 
 
 class Rounded(NamedTuple):
     """Activations rounded for a product."""
 
-    values: Tensor  # [..., inputs] in the product's layout, -127 to 127
-    scales: Tensor  # [..., 1] fp32: 127 of each row's
+    values: Tensor  # [..., inputs] in the product's layout
+    scales: Tensor  # [..., 1] fp32: each row's largest magnitude, or largest above the floor
 
 
 class Panels(NamedTuple):
     """A matrix as product.c reads it."""
 
     weights: Tensor  # int8, panels of 16 outputs, four inputs of each side by side
-    offsets: Tensor  # int32, of each output: 128 times the sum of its weights, negative
+    offsets: Tensor  # int32, of each output: less than nothing by what the zero point adds
     scales: Tensor  # fp32, of each output
     outputs: int
 
@@ -96,7 +105,7 @@ def kernels() -> Kernels | None:
 
 
 class Kernels:
-    """Functions of fused.c and product.c, on contiguous tensors on the CPU, fp32 but for int8."""
+    """Functions of the C sources, on contiguous tensors on the CPU, fp32 but for int8."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """Declare what the functions take.
@@ -111,21 +120,23 @@ class Kernels:
             function.restype = None
             return function
 
-        self._lay_out = declared("lay_out", "pnnpp")
+        self._lay_out = declared("lay_out", "pnnlpp")
         self._multiply = declared("multiply", "pnnpppnpp")
-        self._round = declared("round_rows", "pnnlpp")
+        self._round = declared("round_rows", "pnnlfpp")
         self._rescale = declared("rescale_rows", "pppnn")
         self._add_norm = declared("add_norm_round", "ppppppppnnlpp")
-        self._silu = declared("silu_round", "pppnnlpp")
+        self._silu = declared("silu_round", "pppnnlfpp")
         self._attention = declared("attention_round", "pppppppppppnplpp")
-        self._convolution = declared("convolution_round", "ppppppppnnnnplpp")
+        self._convolution = declared("convolution_round", "ppppppppnnnnplfpp")
+        self._refine = declared("refine", "ppppnnn")
 
-    def lay_out(self, weight: Tensor, scale: Tensor) -> Panels:
+    def lay_out(self, weight: Tensor, scale: Tensor, zero_point: int) -> Panels:
         """Lay a matrix out for `multiply`.
 
         Args:
             weight: [outputs, inputs] int8; of one sign, at most 128 in two neighbouring inputs.
             scale: [outputs] fp32, of a sum.
+            zero_point: what 0 is in activations.
         """
         outputs, inputs = weight.shape
         padded = _whole(outputs, _PANEL)
@@ -137,12 +148,17 @@ class Kernels:
         )
         weight = weight.contiguous()
         self._lay_out(
-            weight.data_ptr(), outputs, inputs, made.weights.data_ptr(), made.offsets.data_ptr()
+            weight.data_ptr(),
+            outputs,
+            inputs,
+            zero_point,
+            made.weights.data_ptr(),
+            made.offsets.data_ptr(),
         )
         return made
 
     def multiply(self, rounded: Tensor, panels: Panels) -> Tensor:
-        """Sums times their scales: [..., inputs] `Layout.UNSIGNED` -> [..., outputs] fp32."""
+        """Sums times their scales: [..., inputs] uint8 -> [..., outputs] fp32."""
         out = panels.scales.new_empty(*rounded.shape[:-1], panels.outputs)
         rows, inputs = _rows(rounded)
         interleaved = rounded.new_empty(rows * _whole(inputs, _GROUP))
@@ -159,11 +175,11 @@ class Kernels:
         )
         return out
 
-    def round_rows(self, x: Tensor, layout: Layout) -> Rounded:
+    def round_rows(self, x: Tensor, rounding: Rounding) -> Rounded:
         """Round [..., size]."""
         x = x.contiguous()
-        rounded = _empty(x, x.shape[-1], layout)
-        self._round(x.data_ptr(), *_rows(x), layout, *_pointers(rounded))
+        rounded = _empty(x, x.shape[-1], rounding.layout)
+        self._round(x.data_ptr(), *_rows(x), *rounding, *_pointers(rounded))
         return rounded
 
     def rescale_rows(self, product: Product) -> Tensor:
@@ -185,7 +201,7 @@ class Kernels:
             x: [..., size], the residual stream.
             product: what is added; None: nothing.
             norm: before the next product.
-            layout: of the next product.
+            layout: of the next product, not one-sided.
             last: norm of x itself, after the addition.
         """
         rounded = _empty(x, x.shape[-1], layout)
@@ -215,10 +231,10 @@ class Kernels:
             *_pointers(rounded),
         )
 
-    def silu_round(self, product: Product, layout: Layout) -> Rounded:
+    def silu_round(self, product: Product, rounding: Rounding) -> Rounded:
         """SiLU, rounded; the product is overwritten."""
-        rounded = _empty(product.sums, product.sums.shape[-1], layout)
-        self._silu(*_product(product), *_rows(product.sums), layout, *_pointers(rounded))
+        rounded = _empty(product.sums, product.sums.shape[-1], rounding.layout)
+        self._silu(*_product(product), *_rows(product.sums), *rounding, *_pointers(rounded))
         return rounded
 
     def attention_round(
@@ -244,7 +260,7 @@ class Kernels:
             begun: [n] int64, frames that each row has had.
             biases: of content and position, [heads, head_size].
             relative: [heads, left + 2 farthest + 1, head_size].
-            layout: of the next product.
+            layout: of the next product, not one-sided.
         """
         heard = product.sums.new_empty(*product.sums.shape[:-1], sizes.heads * sizes.head_size)
         rounded = _empty(heard, heard.shape[-1], layout)
@@ -271,7 +287,7 @@ class Kernels:
         taps: Tensor,
         taps_bias: Tensor,
         norm: Norm,
-        layout: Layout,
+        rounding: Rounding,
     ) -> Rounded:
         """GLU, depthwise convolution, norm, SiLU; the cache becomes that of the next chunk.
 
@@ -281,12 +297,12 @@ class Kernels:
             taps: [kernel, size].
             taps_bias: [size].
             norm: after the convolution.
-            layout: of the next product.
+            rounding: for the next product.
         """
         rows, chunk, _ = product.sums.shape
         kernel, size = taps.shape
         gated = cache.new_empty(rows, kernel - 1 + chunk, size)
-        rounded = _empty(product.sums, size, layout)
+        rounded = _empty(product.sums, size, rounding.layout)
         self._convolution(
             *_product(product),
             cache.data_ptr(),
@@ -298,10 +314,31 @@ class Kernels:
             kernel,
             size,
             gated.data_ptr(),
-            layout,
+            *rounding,
             *_pointers(rounded),
         )
         return rounded
+
+    def refine(self, product: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Put a product's largest outputs right, in their place.
+
+        Args:
+            product: [..., outputs], about `x @ weight.T + bias`.
+            x: [..., size].
+            weight: [outputs, size].
+            bias: [outputs].
+        """
+        x = x.contiguous()
+        rows, outputs = _rows(product)
+        self._refine(
+            product.data_ptr(),
+            x.data_ptr(),
+            weight.data_ptr(),
+            bias.data_ptr(),
+            rows,
+            outputs,
+            x.shape[-1],
+        )
 
 
 def takes(head_size: int) -> bool:

@@ -207,10 +207,10 @@ class _Prompt:
     def __init__(self, weights: Weights, config: ModelConfig, precision: Precision) -> None:
         name = "prompt_projector.linear_{}"
         first, second = (weights[name.format(layer) + ".weight"] for layer in (1, 2))
-        self._frames = precision.fp32_linear(name.format(1), first[:, : config.d_model])
+        self._frames = precision.fine_linear(name.format(1), first[:, : config.d_model])
         # [prompts, prompt_hidden], the bias added
         self._slots = first[:, config.d_model :].T + weights[name.format(1) + ".bias"]
-        self._second = precision.fp32_linear(
+        self._second = precision.fine_linear(
             name.format(2), second, weights[name.format(2) + ".bias"]
         )
 

@@ -21,16 +21,14 @@
 #define PARALLEL (1 << 18) /* multiplications from which a second thread pays */
 
 #define VECTORS (PANEL / VECTOR)
-#define ZERO_POINT 128 /* what 0 is in activations */
-
 static inline int64_t whole(int64_t count, int64_t of)
 {
     return (count + of - 1) / of * of;
 }
 
 /* weights [outputs, inputs] -> panels; those that no weight is for are 0. offsets [outputs, up to a
- * whole panel]: what a sum has too little, as activations have ZERO_POINT too much. */
-void lay_out(const int8_t *weights, int64_t outputs, int64_t inputs, int8_t *panels,
+ * whole panel]: what a sum has too little, as activations have zero_point too much. */
+void lay_out(const int8_t *weights, int64_t outputs, int64_t inputs, int zero_point, int8_t *panels,
              int32_t *offsets)
 {
     int64_t padded = whole(inputs, GROUP);
@@ -43,7 +41,7 @@ void lay_out(const int8_t *weights, int64_t outputs, int64_t inputs, int8_t *pan
             into[i / GROUP * PANEL * GROUP + i % GROUP] = weight;
             sum += weight;
         }
-        offsets[output] = -ZERO_POINT * sum;
+        offsets[output] = -zero_point * sum;
     }
 }
 
@@ -108,7 +106,7 @@ static void interleave(const uint8_t *rows, int64_t count, int64_t inputs, uint8
     }
 }
 
-/* activations [rows, inputs], ZERO_POINT stands for 0, times panels: sums times their output's
+/* activations [rows, inputs] times panels: sums times their output's
  * scale [outputs, up to a whole panel], to out [rows, outputs]. `interleaved` is overwritten: as
  * many bytes as activations with inputs up to a whole group. */
 void multiply(const uint8_t *activations, int64_t rows, int64_t inputs, const int8_t *panels,

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.model.config import ModelConfig
+from nemotron_voice.model.int8_linear import RELU_FLOOR
 from nemotron_voice.model.precision import Precision
 from nemotron_voice.model.weights import Weights
 
@@ -40,7 +41,7 @@ class Subsampling:
             _parameters(weights, f"{prefix}.layers.{stage}.pointwise_conv") for stage in range(2)
         ]
         self._linear = precision.fp32_linear(
-            f"{prefix}.linear", *_parameters(weights, f"{prefix}.linear")
+            f"{prefix}.linear", *_parameters(weights, f"{prefix}.linear"), floor=RELU_FLOOR
         )
         self._channels = config.subsampling_channels
         self._scale = config.d_model**0.5 if config.scale_input else 1.0

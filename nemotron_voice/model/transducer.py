@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nemotron_voice.model.config import ModelConfig
+from nemotron_voice.model.int8_linear import RELU_FLOOR
 from nemotron_voice.model.linear import Linear
 from nemotron_voice.model.precision import Precision
 from nemotron_voice.model.state import StreamState
@@ -88,8 +89,8 @@ class Transducer:
     """The decoder side of the network."""
 
     def __init__(self, weights: Weights, config: ModelConfig, precision: Precision) -> None:
-        def linear(name: str) -> Linear:
-            return precision.fp32_linear(name, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        def parameters(name: str) -> tuple[str, Tensor, Tensor]:
+            return name, weights[f"{name}.weight"], weights[f"{name}.bias"]
 
         def gates(layer: int) -> Linear:
             """One matrix, for input and hidden state side by side."""
@@ -105,9 +106,9 @@ class Transducer:
         self._max_symbols = config.max_symbols
         self._embedding = weights["decoder.embedding.weight"]
         self._gates = [gates(layer) for layer in range(config.prediction_layers)]
-        self._project_prediction = linear("decoder.decoder_projector")
-        self._project_frames = linear("encoder_projector")
-        self._head = linear("joint.head")
+        self._project_prediction = precision.fine_linear(*parameters("decoder.decoder_projector"))
+        self._project_frames = precision.fine_linear(*parameters("encoder_projector"))
+        self._head = precision.best_linear(*parameters("joint.head"), RELU_FLOOR)
 
     def start(self, state: StreamState) -> None:
         """Put the rows of a zeroed state at the beginning: the blank has been predicted from."""

@@ -21,8 +21,16 @@ from nemotron_voice.model import fused_blocks, int8_linear
 from nemotron_voice.model import kernels as kernels_module
 from nemotron_voice.model.blocks import Blocks
 from nemotron_voice.model.fused_blocks import FusedBlocks
-from nemotron_voice.model.int8_linear import WeightLimit, round_rows
-from nemotron_voice.model.kernels import Attention, Kernels, Layout, Product, Rounded, kernels
+from nemotron_voice.model.int8_linear import SILU_FLOOR, WeightLimit, round_rows
+from nemotron_voice.model.kernels import (
+    Attention,
+    Kernels,
+    Layout,
+    Product,
+    Rounded,
+    Rounding,
+    kernels,
+)
 from tests.model.test_network import AUDIO, ENGLISH
 from tests.model.tiny import stream, tiny_json, tiny_network
 
@@ -32,7 +40,8 @@ BUILDABLE = (
     and torch.backends.cpu.get_cpu_capability().startswith("AVX")
     and shutil.which("gcc") is not None
 )
-LAYOUTS = list(Layout)
+SYMMETRIC = [Layout.SIGNED, Layout.UNSIGNED]
+ROUNDINGS = [*map(Rounding, SYMMETRIC), Rounding(Layout.ONE_SIDED, SILU_FLOOR)]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -74,18 +83,17 @@ def normed(x: Tensor, parameters: tuple[Tensor, Tensor]) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], *(one.double() for one in parameters), 1e-5)
 
 
-def values(rounded: Rounded, layout: Layout) -> Tensor:
-    """-127 to 127."""
-    found = rounded.values.double()
-    return found - 128 if layout is Layout.UNSIGNED else found
-
-
-def assert_rounds(rounded: Rounded, exact: Tensor, layout: Layout) -> None:
+def assert_rounds(rounded: Rounded, exact: Tensor, rounding: Rounding) -> None:
     """It is `exact` to within half a step and what fp32 loses."""
+    layout, floor = rounding
+    steps, zero = (255, 0) if layout is Layout.ONE_SIDED else (127, 128)
+    if layout is Layout.SIGNED:
+        zero = 0
+    exact = exact - floor
     scales = exact.abs().amax(-1, keepdim=True)
     torch.testing.assert_close(rounded.scales.double(), scales, rtol=1e-4, atol=1e-6)
-    steps = values(rounded, layout) - exact * 127 / scales
-    assert steps.abs().max() < 0.5 + 0.02, steps.abs().max()
+    off = rounded.values.double() - zero - exact * steps / scales
+    assert off.abs().max() < 0.5 + 0.02 * steps / 127, off.abs().max()
 
 
 @pytest.mark.skipif(not BUILDABLE, reason="no compiler, or not a processor that it is for")
@@ -93,16 +101,18 @@ def test_the_library_is_built_where_it_can_be():
     assert kernels() is not None
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("size", [3, 64, 129, 1024])
-def test_rounding_is_that_of_pytorch_to_the_bit(library, layout, size, monkeypatch):
+def test_rounding_is_that_of_pytorch_to_the_bit(library, rounding, size, monkeypatch):
     x = 3 * random(2, 9, size)
+    if rounding.layout is Layout.ONE_SIDED:
+        x = F.silu(x)
     x[0, 4] = 0.0
     x[1, 2, 1] = math.nan
-    x[1, 3, 0] = -math.inf
-    one = library.round_rows(x, layout)
+    x[1, 3, 0] = math.inf if rounding.layout is Layout.ONE_SIDED else -math.inf
+    one = library.round_rows(x, rounding)
     monkeypatch.setattr(int8_linear, "kernels", lambda: None)
-    other = round_rows(x, layout)
+    other = round_rows(x, rounding)
     sound = torch.ones(2, 9, dtype=torch.bool)
     sound[1, 2:4] = False
     assert torch.equal(one.values[sound], other.values[sound])
@@ -117,7 +127,7 @@ def test_rescaling(library):
     torch.testing.assert_close(library.rescale_rows(copy(one)).double(), meant(one))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SYMMETRIC)
 @pytest.mark.parametrize("last", [None, norm(96, 5)])
 def test_adding_and_norms(library, layout, last):
     x, one, before = random(2, 7, 96), product(2, 7, 96, seed=3), norm(96, 9)
@@ -126,24 +136,33 @@ def test_adding_and_norms(library, layout, last):
         exact = normed(exact, last)
     rounded = library.add_norm_round(x, one, before, layout, last=last)
     torch.testing.assert_close(x.double(), exact, rtol=1e-4, atol=1e-5)
-    assert_rounds(rounded, normed(exact, before), layout)
-    assert_rounds(
-        library.add_norm_round(x, None, before, layout), normed(x.double(), before), layout
-    )
+    assert_rounds(rounded, normed(exact, before), Rounding(layout))
+    rounded = library.add_norm_round(x, None, before, layout)
+    assert_rounds(rounded, normed(x.double(), before), Rounding(layout))
     library.add_norm(x, one, before)
     torch.testing.assert_close(x.double(), normed(exact + meant(one), before), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_silu(library, layout):
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_silu(library, rounding):
     one = product(4, 3, 200)
     one.sums[0, 0] = torch.linspace(-200, 200, 200)
-    assert_rounds(library.silu_round(copy(one), layout), F.silu(meant(one)), layout)
+    assert_rounds(library.silu_round(copy(one), rounding), F.silu(meant(one)), rounding)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_silu_is_below_the_floor(library):
+    everywhere = torch.linspace(-1.3, -1.25, 100_000)
+    one = Product(everywhere[None].clone(), torch.ones(1, 1), torch.zeros(100_000))
+    found = library.silu_round(one, ROUNDINGS[-1]).values
+    least = F.silu(everywhere.double()).min().item()
+    assert SILU_FLOOR < least < SILU_FLOOR + 1e-6
+    assert found.max() == 255, "a step is a thousandth of a thousandth here"
+    assert found[0, F.silu(everywhere).argmin()] < 20
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("chunk", [1, 4, 14])
-def test_convolution(library, layout, chunk):
+def test_convolution(library, rounding, chunk):
     rows, size, kernel = 3, 40, 9
     one, cache = product(rows, chunk, 2 * size), random(rows, kernel - 1, size, seed=5)
     taps, bias, after = random(kernel, size, seed=6), random(size, seed=7), norm(size, 8)
@@ -151,9 +170,22 @@ def test_convolution(library, layout, chunk):
     mixed = F.conv1d(
         inputs.transpose(1, 2), taps.T[:, None].double(), bias.double(), groups=size
     ).transpose(1, 2)
-    rounded = library.convolution_round(one, cache, taps, bias, after, layout)
-    assert_rounds(rounded, F.silu(normed(mixed, after)), layout)
+    rounded = library.convolution_round(one, cache, taps, bias, after, rounding)
+    assert_rounds(rounded, F.silu(normed(mixed, after)), rounding)
     torch.testing.assert_close(cache.double(), inputs[:, chunk:], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [2, 5, 64, 560, 13_088])
+def test_the_largest_outputs_are_refined(library, outputs):
+    x, weight, bias = random(2, 3, 40), random(outputs, 40, seed=1), random(outputs, seed=2)
+    exact = x.double() @ weight.T.double() + bias
+    rough = (exact + 0.3 * random(2, 3, outputs, seed=3)).float()
+    refined = rough.clone()
+    library.refine(refined, x, weight, bias)
+    where = torch.zeros_like(rough, dtype=torch.bool)
+    where.scatter_(-1, rough.topk(min(4, outputs)).indices, value=True)
+    torch.testing.assert_close(refined[where].double(), exact[where], rtol=1e-4, atol=1e-4)
+    assert torch.equal(refined[~where], rough[~where])
 
 
 LEFT, FARTHEST, HEADS = 56, 13, 2
@@ -197,7 +229,7 @@ def test_attention_from_the_first_frame_until_the_ring_has_gone_round(library, c
         for row in range(2):
             own = Product(one.sums[row], one.scales[row], one.bias)
             exact = heard(own, pasts[row], biases, relative)
-            assert_rounds(Rounded(*(part[row] for part in rounded)), exact, Layout.SIGNED)
+            assert_rounds(Rounded(*(part[row] for part in rounded)), exact, Rounding(Layout.SIGNED))
             new = meant(own).view(chunk, 3, HEADS, head_size).permute(1, 2, 0, 3)[1:]
             pasts[row] = torch.cat([pasts[row], new], 2)
         begun += chunk
@@ -226,15 +258,16 @@ def everything(library: Kernels, rows: list[int], chunk: int, size: int) -> list
         return Product(one.sums[rows].clone(), one.scales[rows].contiguous(), one.bias)
 
     layout, x = Layout.UNSIGNED, random(12, chunk, size, seed=1)[rows]
+    rounding = Rounding(Layout.ONE_SIDED, SILU_FLOOR)
     sizes = attention(chunk, size // HEADS)
     rings = [random(12, HEADS, sizes.ring, size // HEADS, seed=seed) for seed in (2, 3)]
     cache = random(12, 8, size, seed=4)[rows]
     made = [
-        library.round_rows(x, layout),
+        library.round_rows(x, Rounding(layout)),
         library.add_norm_round(x, of(size, 5), norm(size, 6), layout, last=norm(size, 7)),
-        library.silu_round(of(size, 8), layout),
+        library.silu_round(of(size, 8), rounding),
         library.convolution_round(
-            of(2 * size, 9), cache, random(9, size, seed=10), random(size), norm(size, 11), layout
+            of(2 * size, 9), cache, random(9, size, seed=10), random(size), norm(size, 11), rounding
         ),
         library.attention_round(
             sizes, of(3 * size, 12), *rings, torch.tensor(rows), 50 + torch.tensor(rows),
@@ -291,8 +324,8 @@ def test_heads_of_other_sizes_run_in_pytorch():
 
 
 def test_a_library_of_another_source_is_not_used(library, tmp_path, monkeypatch, caplog):
-    for name in ("libkernels.so", "fused.c", "product.c"):
-        shutil.copy(kernels_module._LIBRARY.with_name(name), tmp_path / name)
+    for file in (kernels_module._LIBRARY, *kernels_module._LIBRARY.parent.glob("*.c")):
+        shutil.copy(file, tmp_path)
     monkeypatch.setattr(kernels_module, "_LIBRARY", tmp_path / "libkernels.so")
     load = kernels.__wrapped__
     assert load() is not None
@@ -326,15 +359,13 @@ def hook():
 
 @pytest.mark.skipif(not BUILDABLE, reason="no compiler, or not a processor that it is for")
 def test_the_build_says_what_it_was_made_of(hook, tmp_path):
-    for source in (ROOT / "nemotron_voice/model").glob("*.c"):
+    sources = [*(ROOT / "nemotron_voice/model").glob("*.c")]
+    for source in sources:
         shutil.copy(source, tmp_path)
     hook.build(tmp_path / "libkernels.so")
     ctypes.CDLL(str(tmp_path / "libkernels.so"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "fused.c",
-        "libkernels.so",
-        "product.c",
-    ]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"libkernels.so", *(source.name for source in sources)}
 
 
 def test_without_a_compiler_the_build_says_what_is_missing(hook, tmp_path, monkeypatch):

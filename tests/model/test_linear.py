@@ -13,14 +13,17 @@ import torch
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model import int8_linear
 from nemotron_voice.model.int8_linear import (
+    SILU_FLOOR,
+    FineInt8Linear,
     Int8Linear,
     OneDnnProduct,
     PairsProduct,
+    RefinedInt8Linear,
     WeightLimit,
     quantise,
     round_rows,
 )
-from nemotron_voice.model.kernels import kernels
+from nemotron_voice.model.kernels import Rounding, kernels
 from nemotron_voice.model.linear import dense
 
 
@@ -43,22 +46,85 @@ def test_an_int8_product_is_that_of_the_rounded_numbers(bias):
     )
 
 
-def test_rounding_loses_little():
-    weight, x = random(256, 512), random(32, 512, seed=1)
-    exact = x @ weight.T
-    error = (Int8Linear(*quantise(weight), None)(x) - exact).norm() / exact.norm()
-    assert error < 0.02
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("floor", [0.0, SILU_FLOOR])
+@pytest.mark.parametrize("bias", [None, random(96, seed=3)])
+def test_what_has_a_floor_is_rounded_from_there_up(bias, floor):
+    weight, x = random(96, 320), floor + 5 * random(7, 320, seed=1).abs()
+    matrix, scale = quantise(weight)
+    per_row = (x - floor).amax(1, keepdim=True).double() / 255
+    rounded = ((x.double() - floor) / per_row).round() * per_row + floor
+    expected = (rounded @ matrix.T.double()) * scale
+    if bias is not None:
+        expected += bias
+    torch.testing.assert_close(
+        Int8Linear(matrix, scale, bias, floor)(x).double(), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def error_of(product, weight: torch.Tensor, x: torch.Tensor) -> float:
+    exact = x.double() @ weight.T.double()
+    return float((product(x) - exact).norm() / exact.norm())
+
+
+def fine(weight: torch.Tensor, bias: torch.Tensor | None = None) -> FineInt8Linear:
+    matrix, scale = quantise(weight)
+    return FineInt8Linear((matrix, scale), quantise(weight - matrix * scale[:, None]), bias)
 
 
 @pytest.mark.usefixtures("kernel")
+def test_rounding_loses_little():
+    weight, x = random(256, 512), random(32, 512, seed=1)
+    assert error_of(Int8Linear(*quantise(weight), None), weight, x) < 0.03
+    assert error_of(fine(weight), weight, x) < 3e-4
+    positive = x.relu()
+    errors = [
+        error_of(Int8Linear(*quantise(weight), None, floor), weight, positive)
+        for floor in (None, 0.0)
+    ]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_fine_product_adds_its_bias_once():
+    weight, bias, x = random(96, 320), 100 * random(96, seed=3), random(7, 320, seed=1)
+    torch.testing.assert_close(fine(weight, bias)(x), x @ weight.T + bias, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("built", [True, False])
+def test_which_output_is_the_largest_is_said_in_fp32(built, monkeypatch):
+    if built and kernels() is None:
+        pytest.skip("refine.c isn't built here")
+    weight, bias = random(2000, 64), random(2000, seed=2)
+    x = random(1000, 64, seed=1).relu()
+    exact = x.double() @ weight.T.double() + bias
+    rough = Int8Linear(*quantise(weight), bias, 0.0)
+    product = RefinedInt8Linear(rough, weight, bias)
+    if not built:
+        monkeypatch.setattr(int8_linear, "kernels", lambda: None)
+    refined = product(x)
+    wrong = rough(x).argmax(1) != exact.argmax(1)
+    assert wrong.sum() > 5, "too easy"
+    assert torch.equal(refined.argmax(1), exact.argmax(1))
+    torch.testing.assert_close(refined.amax(1).double(), exact.amax(1), rtol=1e-6, atol=1e-6)
+    for rows in (1, 2, 40):
+        assert torch.equal(product(x[:rows]), refined[:rows]), "a row is the same alone"
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("kind", ["symmetric", "one-sided", "fine"])
 @pytest.mark.parametrize("shape", [(1024, 256), (256, 1024), (640, 2000)])
-def test_a_row_is_the_same_alone_and_next_to_any_neighbour_bit_for_bit(shape):
+def test_a_row_is_the_same_alone_and_next_to_any_neighbour_bit_for_bit(shape, kind):
     inputs, outputs = shape
-    product = Int8Linear(*quantise(random(outputs, inputs)), random(outputs, seed=9))
-    mine = random(3, inputs, seed=1)
+    weight, bias = random(outputs, inputs), random(outputs, seed=9)
+    floor = 0.0 if kind == "one-sided" else None
+    product = fine(weight, bias) if kind == "fine" else Int8Linear(*quantise(weight), bias, floor)
+    change = torch.relu if kind == "one-sided" else torch.clone
+    mine = change(random(3, inputs, seed=1))
     alone = product(mine)
     for count in (1, 2, 5, 13, 29, 61, 250):
-        loud = 1000 * random(count, inputs, seed=count)
+        loud = change(1000 * random(count, inputs, seed=count))
         assert torch.equal(product(torch.cat([loud, mine]))[count:], alone)
         assert torch.equal(product(torch.cat([mine, loud]))[:3], alone)
 
@@ -95,9 +161,14 @@ def test_both_kernels_make_the_same_bits(rows, inputs):
     weight = torch.randint(-63, 64, (203, inputs), generator=torch.Generator().manual_seed(0))
     scale = random(203, seed=3).abs()
     x = 200 * random(rows, inputs, seed=1)
-    products = [kind(weight.to(torch.int8), scale) for kind in KERNELS]
-    one, other = (product(round_rows(x, product.layout).values) for product in products)
-    assert torch.equal(one, other)
+    for one_sided in (False, True):
+        if one_sided:
+            x = x.abs()
+        products = [kind(weight.to(torch.int8), scale, one_sided=one_sided) for kind in KERNELS]
+        one, other = (
+            product(round_rows(x, Rounding(product.layout)).values) for product in products
+        )
+        assert torch.equal(one, other)
 
 
 @pytest.mark.usefixtures("kernel")
@@ -154,9 +225,13 @@ def test_pairs_of_weights_never_overflow(kernel, rows, inputs):
     signs = (random(rows, inputs, seed=1) > 0).float() * 2 - 1  # all as large as they can be
     signs[0] = 1.0
     product = kernel(matrix, torch.ones(200))
-    rounded = round_rows(signs, product.layout)
+    rounded = round_rows(signs, Rounding(product.layout))
     exact = (127 * signs.long()) @ matrix.long().T
     assert torch.equal(product(rounded.values).long(), exact)
+    product = kernel(matrix, torch.ones(200), one_sided=True)
+    switched = signs.clamp(min=0.0)
+    rounded = round_rows(switched, Rounding(product.layout))
+    assert torch.equal(product(rounded.values).long(), (255 * switched.long()) @ matrix.long().T)
 
 
 def test_int8_is_refused_off_the_cpu():
