@@ -40,7 +40,7 @@ class FusedKernels(BuildHookInterface):
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             library.unlink(missing_ok=True)
             self.app.display_warning(
-                f"int8 on CPUs will be slower, its kernels aren't built: {error}"
+                f"the model will be slower on CPUs, its kernels aren't built: {error}"
             )
             return
         build_data["force_include"][str(library)] = str(FOLDER / library.name)

@@ -1,4 +1,4 @@
-"""What our own kernels bring: int8 steps without them, with product.c, and with fused.c too.
+"""What our own kernels bring: int8 steps without them, with product.c, and with all of them.
 
 A process each way, in turn. With VNNI products are oneDNN's, so the second way isn't there.
 
@@ -26,13 +26,13 @@ from nemotron_voice.bench.machine import describe, summary
 from nemotron_voice.bench.subject import Subject
 from nemotron_voice.cli.memory import keep_memory
 from nemotron_voice.config import lookahead_of
-from nemotron_voice.model import fused_blocks, int8_linear
+from nemotron_voice.model import fused_blocks, fused_subsampling, int8_linear
 from nemotron_voice.model.int8_linear import Int8Linear, WeightLimit, weight_limit
 from nemotron_voice.model.kernels import Product, Rounded, kernels
 from nemotron_voice.model.network import Network
 from nemotron_voice.model.state import StreamState
 
-PYTORCH, PRODUCT, ALL = "PyTorch alone", "product.c", "fused.c too"
+PYTORCH, PRODUCT, ALL = "PyTorch alone", "product.c", "all"
 
 
 def measure(weights: Path, way: str, options: steps.StepOptions) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def measure(weights: Path, way: str, options: steps.StepOptions) -> list[dict[st
     if kernels() is None:
         raise MeasurementError("there is no library of kernels here; `pip install -e .` says why")
     if way != ALL:
-        fused_blocks.kernels = lambda: None
+        fused_blocks.kernels = fused_subsampling.kernels = lambda: None
     if way == PYTORCH:
         int8_linear.kernels = lambda: None
     clock = ProductClock()

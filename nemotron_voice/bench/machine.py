@@ -12,7 +12,7 @@ import torch
 from nemotron_voice import __version__
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.model.int8_linear import WeightLimit, weight_limit
-from nemotron_voice.model.kernels import kernels
+from nemotron_voice.model.kernels import kernels, sources
 
 # What decides how fast matrix products are.
 _INSTRUCTIONS: Final = (
@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "fused_int8": kernels() is not None,
+        "own_kernels": _own_kernels(),
         "int8_weights": _int8_weights(),
         "nemotron_voice": __version__,
     }
@@ -53,16 +53,24 @@ def summary(machine: dict[str, Any]) -> str:
     gpus = f", {', '.join(machine['gpus'])}" if machine["gpus"] else ""
     extras = [name for name in machine["instructions"] if name.startswith(("amx", "avx512_"))]
     instructions = f" ({', '.join(extras)})" if extras else ""
-    ours = []  # older results say nothing of them
+    ours = machine.get("own_kernels", [])  # older results say it otherwise, or say nothing of them
     if machine.get("fused_int8"):
-        ours.append("fused.c")
+        ours = ["fused.c"]
         ours += ["product.c"] if machine.get("int8_weights") == WeightLimit.PAIRS else []
-    own = f" with {' and '.join(ours)}" if ours else ""
+    own = f" with {', '.join(ours[:-1])}{' and ' * (len(ours) > 1)}{ours[-1]}" if ours else ""
     return (
         f"{machine['cpu']}, {machine['cores']} cores{instructions}"
         f"{gpus}, {machine['memory_gb']:g} GB; torch {machine['torch']}, "
         f"nemotron-voice {machine['nemotron_voice']}{own}"
     )
+
+
+def _own_kernels() -> list[str]:
+    """Names of the sources of which something runs here."""
+    if kernels() is None:
+        return []
+    names = [source.name for source in sources()]
+    return [name for name in names if name != "product.c" or _int8_weights() == WeightLimit.PAIRS]
 
 
 def _int8_weights() -> str | None:

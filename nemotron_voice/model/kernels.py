@@ -1,7 +1,8 @@
-"""The library of int8 on CPUs, on tensors: products (product.c) and what is between (fused.c).
+"""The C library of CPUs, on tensors: each function of the sources that lie here.
 
-It is built with the package, on Linux on x86-64, where there is a C compiler (hatch_build.py).
-Where it isn't there, the same is done by PyTorch (int8_linear.py, blocks.py).
+product.c, fused.c and refine.c are for int8, subsampling.c for any precision. The library is built
+with the package, on Linux on x86-64, where there is a C compiler (hatch_build.py). Where it isn't
+there, the same is done by PyTorch (int8_linear.py, blocks.py, subsampling.py).
 """
 
 from __future__ import annotations
@@ -82,6 +83,16 @@ class Attention(ctypes.Structure):
     )
 
 
+class SubsamplingStages(ctypes.Structure):
+    """`struct subsampling` of subsampling.c; who makes it keeps what it points to."""
+
+    _fields_ = (
+        ("bins", ctypes.c_int64),  # of mel frames
+        ("channels", ctypes.c_int64),
+        ("parameters", ctypes.c_void_p * 10),  # two of the first stage, four of each other
+    )
+
+
 @cache
 def kernels() -> Kernels | None:
     """The library, or None where it can't run: no AVX2, not built, or built from another source."""
@@ -91,17 +102,22 @@ def kernels() -> Kernels | None:
         library = ctypes.CDLL(str(_LIBRARY))
         built_from = ctypes.CFUNCTYPE(ctypes.c_char_p)(("source", library))().decode()
     except (OSError, AttributeError) as error:
-        _log.info("int8 runs without its own kernels: %s", error)
+        _log.info("the model runs without its own kernels: %s", error)
         return None
-    sources = b"".join(source.read_bytes() for source in sorted(_LIBRARY.parent.glob("*.c")))
-    if built_from != hashlib.sha256(sources).hexdigest():
+    text = b"".join(source.read_bytes() for source in sources())
+    if built_from != hashlib.sha256(text).hexdigest():
         _log.warning(
-            "%s was built from other sources, so int8 runs without it; install again "
+            "%s was built from other sources, so the model runs without it, slower; install again "
             "(pip install -e ., or python hatch_build.py)",
             _LIBRARY,
         )
         return None
     return Kernels(library)
+
+
+def sources() -> list[Path]:
+    """What the library is built from."""
+    return sorted(_LIBRARY.parent.glob("*.c"))
 
 
 class Kernels:
@@ -129,6 +145,7 @@ class Kernels:
         self._attention = declared("attention_round", "pppppppppppnplpp")
         self._convolution = declared("convolution_round", "ppppppppnnnnplfpp")
         self._refine = declared("refine", "ppppnnn")
+        self._subsample = declared("subsample", "ppppppnnppp")
 
     def lay_out(self, weight: Tensor, scale: Tensor, zero_point: int) -> Panels:
         """Lay a matrix out for `multiply`.
@@ -339,6 +356,45 @@ class Kernels:
             outputs,
             x.shape[-1],
         )
+
+    def subsample(
+        self,
+        stages: SubsamplingStages,
+        mel: Tensor,
+        last_mel: Tensor,
+        last_maps: list[Tensor],
+        begins: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Convolve a chunk, in three stages of stride 2.
+
+        Args:
+            stages: of weights.
+            mel: [n, 8 c, bins].
+            last_mel: [n, 1, bins].
+            last_maps: two of [n, channels, 1, bins].
+            begins: [n] bool.
+
+        Returns:
+            [n, c, channels * bins of the last map], and the maps before the next chunk.
+        """
+        rows, frames, _ = mel.shape
+        mel, last_mel, begins = mel.contiguous(), last_mel.contiguous(), begins.contiguous()
+        last_maps = [one.contiguous() for one in last_maps]
+        new_maps = [torch.empty_like(one) for one in last_maps]
+        bins = (last_maps[1].shape[-1] - 1) // 2 + 1  # halved once more, rounded up
+        out = mel.new_empty(rows, frames // 8, stages.channels * bins)
+        self._subsample(
+            ctypes.byref(stages),
+            mel.data_ptr(),
+            last_mel.data_ptr(),
+            *(one.data_ptr() for one in last_maps),
+            begins.data_ptr(),
+            rows,
+            frames // 8,
+            *(one.data_ptr() for one in new_maps),
+            out.data_ptr(),
+        )
+        return out, new_maps
 
 
 def takes(head_size: int) -> bool:

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from nemotron_voice.model.config import ModelConfig
+from nemotron_voice.model.fused_subsampling import FusedSubsampling
 from nemotron_voice.model.int8_linear import RELU_FLOOR
 from nemotron_voice.model.precision import Precision
 from nemotron_voice.model.weights import Weights
@@ -43,6 +44,9 @@ class Subsampling:
         self._linear = precision.fp32_linear(
             f"{prefix}.linear", *_parameters(weights, f"{prefix}.linear"), floor=RELU_FLOOR
         )
+        self._fused = FusedSubsampling.if_possible(
+            config.mel_bins, self._stem, self._depthwise, self._pointwise
+        )
         self._channels = config.subsampling_channels
         self._scale = config.d_model**0.5 if config.scale_input else 1.0
 
@@ -60,6 +64,17 @@ class Subsampling:
         Returns:
             [rows, c, d_model], and the new `last_mel` and `last_maps`.
         """
+        convolve = self._convolve if self._fused is None else self._fused
+        convolved, new_maps = convolve(mel, last_mel, last_maps, first)
+        frames = self._linear(convolved)
+        if self._scale != 1.0:
+            frames = frames * self._scale
+        return frames, mel[:, -1:], new_maps
+
+    def _convolve(
+        self, mel: Tensor, last_mel: Tensor, last_maps: list[Tensor], first: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The three stages in PyTorch: [rows, c, channels * bins], and the new `last_maps`."""
         with _exact_convolutions(mel.device):
             seen = _padded(mel.unsqueeze(1), last_mel.unsqueeze(1), first, _BEFORE_START[0])
             maps = self._first_stage(seen)
@@ -69,10 +84,7 @@ class Subsampling:
                 new_maps.append(seen[:, :, -1:, _PAD_BEFORE:-_PAD_AFTER])
                 maps = F.conv2d(seen, *self._depthwise[stage], stride=2, groups=self._channels)
                 maps = _mix(maps, *self._pointwise[stage])
-        frames = self._linear(maps.relu_().transpose(1, 2).flatten(2))
-        if self._scale != 1.0:
-            frames = frames * self._scale
-        return frames, mel[:, -1:], new_maps
+        return maps.relu_().transpose(1, 2).flatten(2), new_maps
 
     def _first_stage(self, seen: Tensor) -> Tensor:
         """Convolve [rows, 1, time, bins], padded, into `channels` maps of half the size."""

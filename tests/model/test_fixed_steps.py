@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nemotron_voice.model import blocks
+from nemotron_voice.model import blocks, fused_subsampling
 from nemotron_voice.model.config import LOOKAHEADS, ModelConfig
 from nemotron_voice.model.features import window_samples
 from nemotron_voice.model.fixed_steps import FixedSteps, sizes_up_to
@@ -51,8 +51,10 @@ def make(
         "recorded": lambda: record,
         "graphs": lambda: CudaGraphs(torch.device(device)),
     }
-    if way == "recorded":  # on a CPU, rows in a row are read as a slice: a look at their numbers
+    if way == "recorded":  # as on a GPU
+        # On a CPU, rows in a row are read as a slice: a look at their numbers.
         monkeypatch.setattr(blocks, "_consecutive", lambda rows: rows)
+        monkeypatch.setattr(fused_subsampling, "kernels", lambda: None)
     network = tiny_network(device=device)
 
     def build() -> FixedSteps:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from nemotron_voice.model import fused_blocks, int8_linear
+from nemotron_voice.model import fused_blocks, fused_subsampling, int8_linear
 from nemotron_voice.model import kernels as kernels_module
 from nemotron_voice.model.blocks import Blocks
 from nemotron_voice.model.fused_blocks import FusedBlocks
@@ -58,7 +58,7 @@ def library() -> Kernels:
 
 @pytest.fixture
 def no_library(monkeypatch):
-    for module in (int8_linear, fused_blocks):
+    for module in (int8_linear, fused_blocks, fused_subsampling):
         monkeypatch.setattr(module, "kernels", lambda: None)
 
 
