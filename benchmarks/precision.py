@@ -1,10 +1,10 @@
 """What bf16 and int8 change: WER against fp32, and texts that depend on the neighbours.
 
-    python -m training.synthesise --work build/precision --hours 0 --dev-clips 0 --test-clips 240
+    python -m training.synthesise --work build/precision --hours 0 --dev-clips 0 --test-clips 200
     python -m benchmarks.precision --many build/precision
 
 Every clip is heard in each precision and mode with 31 others, and every third alone in an engine of
-one slot: sets b and c, and of set a 240 sentences a language instead of 40, of which a word is a
+one slot: sets b and c, and of set a 200 sentences a language instead of 40, of which a word is a
 third of a point. Three quarters of an hour on two cores. Writes docs/results/precision.json.
 """
 
@@ -12,30 +12,41 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 import typer
 from rich.progress import track
+from torch import Tensor
 
 from benchmarks.clips import DEMO_LANGUAGES, SETS, load_sets
 from nemotron_voice import Engine
+from nemotron_voice.audio import read_samples
 from nemotron_voice.bench.fresh_process import in_fresh_process
 from nemotron_voice.bench.machine import describe, summary
-from nemotron_voice.config import LATENCIES_MS, Precision
+from nemotron_voice.config import LATENCIES_MS, Precision, lookahead_of
 from nemotron_voice.evaluation.comparison import compare
 from nemotron_voice.evaluation.hypotheses import Hypothesis
 from nemotron_voice.evaluation.listening import ListenOptions, listen
 from nemotron_voice.evaluation.manifest import Clip
 from nemotron_voice.evaluation.normalisation import Normaliser
+from nemotron_voice.languages import AUTO_PROMPT_INDEX
+from nemotron_voice.model.checkpoint import load_checkpoint
+from nemotron_voice.model.encoder import advance
+from nemotron_voice.model.features import chunk_samples, window_samples
+from nemotron_voice.model.network import Network
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 MODES = LATENCIES_MS
 ALONE, TOGETHER = 1, 32  # clips at once
 ALONE_EVERY = 3  # clips of which one is heard alone, too
+FRAMES_EVERY = 10  # clips of which one's frames are compared
 
 
 def hear(clips: Sequence[Clip], precision: Precision, mode: int, streams: int) -> list[Hypothesis]:
@@ -83,6 +94,42 @@ def measure(clips: Sequence[Clip]) -> dict[str, Any]:
     }
 
 
+def frame_errors(clips: Sequence[Clip]) -> dict[str, float]:
+    """How far frames are from those of fp32 before they are decoded, % of their size.
+
+    The mean over frames of every clip, alone, at 560 ms.
+    """
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint("demo")
+    networks = {name: Network.from_checkpoint(checkpoint, "cpu", name) for name in PRECISIONS}
+    found: dict[str, list[Tensor]] = {name: [] for name in PRECISIONS[1:]}
+    for clip in clips:
+        frames = {name: _frames(network, clip) for name, network in networks.items()}
+        exact = frames[PRECISIONS[0]]
+        for name, errors in found.items():
+            errors.append((frames[name] - exact).norm(dim=-1) / exact.norm(dim=-1))
+    return {name: round(100 * float(torch.cat(one).mean()), 3) for name, one in found.items()}
+
+
+@torch.inference_mode()
+def _frames(network: Network, clip: Clip) -> Tensor:
+    """A whole file's frames as the decoder gets them: [frames, d_model]."""
+    lookahead = lookahead_of(560)
+    size, window = chunk_samples(lookahead), window_samples(lookahead)
+    samples = torch.from_numpy(read_samples(clip.path))
+    chunks = math.ceil(len(samples) / size)
+    samples = F.pad(samples, (1321, window))  # as far as the first chunk reaches back
+    state, row = network.initial_state(1), torch.tensor([0])
+    prompt = torch.tensor([AUTO_PROMPT_INDEX])
+    made = []
+    for chunk in range(chunks):
+        heard = samples[chunk * size :][:window][None]
+        frames, after = network.encode(heard, state, row, prompt, lookahead)
+        advance(state, row, after)
+        made.append(frames[0])
+    return torch.cat(made)
+
+
 def against(exact: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> dict[str, Any]:
     """WER of all clips and of each language, and intervals of the differences."""
     (found,) = compare(exact, others, Normaliser.multilingual)
@@ -125,6 +172,7 @@ def main(
         "alone": len(clips[::ALONE_EVERY]),
         "sets": {name: len(own) for name, own in chosen.items()},
         "precisions": measure(clips),
+        "frame_errors": in_fresh_process(frame_errors, clips[::FRAMES_EVERY]),
         "machine": describe(),
     }
     results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -161,7 +209,10 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + (
         f"\n\n{figures['clips']} clips ({sets}); WER in %, `auto`, and in brackets the difference "
         "from fp32; in the brackets of all, where 95 % of resampled sets lie. "
-        f"{figures['alone']} of the clips were heard alone, too. {summary(figures['machine'])}."
+        f"{figures['alone']} of the clips were heard alone, too. "
+        "Frames as the decoder gets them are "
+        + " and ".join(f"{error:.2g} % ({name})" for name, error in figures["frame_errors"].items())
+        + f" off those of fp32. {summary(figures['machine'])}."
     )
 
 
