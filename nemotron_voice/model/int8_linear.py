@@ -118,10 +118,11 @@ class RefinedInt8Linear:
         Args:
             product: of both.
             weight: [outputs, inputs] fp32; a few rows of it are read.
-            bias: [outputs] fp32.
+            bias: [outputs] fp32, contiguous.
         """
         self._product = product
-        self._weight, self._bias = weight.contiguous(), bias.contiguous()
+        # A copy: in a checkpoint's memory map, a row might have to come from the disk.
+        self._weight, self._bias = weight.clone(memory_format=torch.contiguous_format), bias
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply: [..., inputs] fp32 -> [..., outputs] fp32."""
