@@ -381,7 +381,7 @@ class Kernels:
         mel, last_mel, begins = mel.contiguous(), last_mel.contiguous(), begins.contiguous()
         last_maps = [one.contiguous() for one in last_maps]
         new_maps = [torch.empty_like(one) for one in last_maps]
-        bins = (last_maps[1].shape[-1] - 1) // 2 + 1  # halved once more, rounded up
+        bins = last_maps[1].shape[-1] // 2 + 1  # as `ModelConfig.map_sizes`
         out = mel.new_empty(rows, frames // 8, stages.channels * bins)
         self._subsample(
             ctypes.byref(stages),

@@ -10,7 +10,7 @@ from torch import Tensor
 from nemotron_voice.model.fused_subsampling import FusedSubsampling
 
 BINS, FRAMES = 24, 14
-MAPS = (13, 7, 4)  # bins after each stage
+MAPS = {24: (13, 7, 4), 26: (14, 8, 5)}  # bins after each stage
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -30,8 +30,8 @@ def weights(channels: int):
     return kernels[0], kernels[1:], pointwise
 
 
-def fused(channels: int) -> FusedSubsampling:
-    made = FusedSubsampling.if_possible(BINS, *weights(channels))
+def fused(channels: int, bins: int = BINS) -> FusedSubsampling:
+    made = FusedSubsampling.if_possible(bins, *weights(channels))
     if made is None:
         pytest.skip("subsampling.c isn't built here")
     return made
@@ -53,17 +53,15 @@ def whole(mel: Tensor, channels: int) -> Tensor:
     return maps.transpose(1, 2).flatten(2)
 
 
-def beginning(rows: int, channels: int) -> tuple[Tensor, list[Tensor]]:
-    return torch.zeros(rows, 1, BINS), [torch.zeros(rows, channels, 1, bins) for bins in MAPS[:2]]
-
-
+@pytest.mark.parametrize("bins", MAPS)
 @pytest.mark.parametrize("chunk", [1, 2, 7, 14])
 @pytest.mark.parametrize("channels", [16, 48])
-def test_chunks_are_what_the_whole_utterance_is(chunk, channels):
-    convolve, rows = fused(channels), 3
+def test_chunks_are_what_the_whole_utterance_is(chunk, channels, bins):
+    convolve, rows = fused(channels, bins), 3
     # Before frame 7 of the first chunk lies nothing, whatever is there.
-    mel = random(rows, 8 * FRAMES, BINS, seed=20)
-    last_mel, maps = beginning(rows, channels)
+    mel = random(rows, 8 * FRAMES, bins, seed=20)
+    last_mel = torch.zeros(rows, 1, bins)
+    maps = [torch.zeros(rows, channels, 1, size) for size in MAPS[bins][:2]]
     made = []
     for begin in range(0, FRAMES, chunk):
         frames = mel[:, 8 * begin : 8 * (begin + chunk)]
@@ -78,7 +76,7 @@ def test_chunks_are_what_the_whole_utterance_is(chunk, channels):
 def test_a_row_is_the_same_alone_and_among_neighbours_bit_for_bit():
     convolve, rows, chunk = fused(32), 9, 4
     mel, last_mel = random(rows, 8 * chunk, BINS, seed=1), random(rows, 1, BINS, seed=2)
-    maps = [random(rows, 32, 1, bins, seed=3).relu() for bins in MAPS[:2]]
+    maps = [random(rows, 32, 1, bins, seed=3).relu() for bins in MAPS[BINS][:2]]
     begins = torch.arange(rows) % 3 == 0
     together, new_maps = convolve(mel, last_mel, maps, begins)
     for some in ([0], [8, 3], [1, 2, 5]):
