@@ -5,7 +5,7 @@
 
 Every clip is heard in each precision and mode with 31 others, and every third alone in an engine of
 one slot: sets b and c, and of set a 200 sentences a language instead of 40, of which a word is a
-third of a point. Three quarters of an hour on two cores. Writes docs/results/precision.json.
+third of a point. Twenty minutes on two cores. Writes docs/results/precision.json.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from nemotron_voice.audio import read_samples
 from nemotron_voice.bench.fresh_process import in_fresh_process
 from nemotron_voice.bench.machine import describe, summary
 from nemotron_voice.config import LATENCIES_MS, Precision, lookahead_of
+from nemotron_voice.engine.fork import PAST_SAMPLES
 from nemotron_voice.evaluation.comparison import compare
 from nemotron_voice.evaluation.hypotheses import Hypothesis
 from nemotron_voice.evaluation.listening import ListenOptions, listen
@@ -118,7 +119,7 @@ def _frames(network: Network, clip: Clip) -> Tensor:
     size, window = chunk_samples(lookahead), window_samples(lookahead)
     samples = torch.from_numpy(read_samples(clip.path))
     chunks = math.ceil(len(samples) / size)
-    samples = F.pad(samples, (1321, window))  # as far as the first chunk reaches back
+    samples = F.pad(samples, (PAST_SAMPLES, window))  # as far as the first chunk reaches back
     state, row = network.initial_state(1), torch.tensor([0])
     prompt = torch.tensor([AUTO_PROMPT_INDEX])
     made = []
@@ -161,11 +162,9 @@ def main(
     ),
 ) -> None:
     """Measure and print the table."""
-    chosen = {
-        name: own
-        for name in sets
-        for own in load_sets(many if name == "a" else work, speech, name).values()
-    }
+    chosen: dict[str, list[Clip]] = {}
+    for name in sets:
+        chosen |= load_sets(many if name == "a" else work, speech, name)
     clips = [clip for own in chosen.values() for clip in own]
     figures = {
         "clips": len(clips),

@@ -78,11 +78,11 @@ static inline float meant(const float *product, const float *bias, float scale, 
 }
 
 /* Rounds x [size] half to even; returns its scale. A row with a NaN or an infinity has a scale that
- * is none either: it stays broken, though its values are numbers. Only ONE_SIDED has a floor. */
+ * is none either: it stays broken, though its values are numbers. Without ONE_SIDED the floor
+ * is 0. */
 static float round_row(const float *x, int64_t size, enum layout layout, float floor, void *out,
                        int64_t row)
 {
-    floor = layout == ONE_SIDED ? floor : 0.0f;
     int32_t most = 0; /* as bits, magnitudes sort as they do as numbers, and NaN comes last */
 #pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < size; i++) {

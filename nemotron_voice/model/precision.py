@@ -121,10 +121,10 @@ class Precision:
 
     def best_linear(self, name: str, weight: Tensor, bias: Tensor, floor: float | None) -> Linear:
         """One of which the largest output matters; see `fp32_linear`."""
-        if self._int8 is None:
-            return self.fp32_linear(name, weight, bias, floor)
-        rounded = self._int8.get(name, partial(_matrix, weight))
-        return RefinedInt8Linear(Int8Linear(*rounded, bias, floor), weight, bias)
+        product = self.fp32_linear(name, weight, bias, floor)
+        if isinstance(product, Int8Linear):
+            return RefinedInt8Linear(product, weight, bias)
+        return product
 
     def _linear(
         self,

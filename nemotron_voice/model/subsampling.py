@@ -44,9 +44,10 @@ class Subsampling:
         self._linear = precision.fp32_linear(
             f"{prefix}.linear", *_parameters(weights, f"{prefix}.linear"), floor=RELU_FLOOR
         )
-        self._fused = FusedSubsampling.if_possible(
+        fused = FusedSubsampling.if_possible(
             config.mel_bins, self._stem, self._depthwise, self._pointwise
         )
+        self._convolve = fused or self._in_pytorch
         self._channels = config.subsampling_channels
         self._scale = config.d_model**0.5 if config.scale_input else 1.0
 
@@ -64,14 +65,13 @@ class Subsampling:
         Returns:
             [rows, c, d_model], and the new `last_mel` and `last_maps`.
         """
-        convolve = self._convolve if self._fused is None else self._fused
-        convolved, new_maps = convolve(mel, last_mel, last_maps, first)
+        convolved, new_maps = self._convolve(mel, last_mel, last_maps, first)
         frames = self._linear(convolved)
         if self._scale != 1.0:
             frames = frames * self._scale
         return frames, mel[:, -1:], new_maps
 
-    def _convolve(
+    def _in_pytorch(
         self, mel: Tensor, last_mel: Tensor, last_maps: list[Tensor], first: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """The three stages in PyTorch: [rows, c, channels * bins], and the new `last_maps`."""

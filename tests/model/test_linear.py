@@ -72,10 +72,14 @@ def fine(weight: torch.Tensor, bias: torch.Tensor | None = None) -> FineInt8Line
     return FineInt8Linear((matrix, scale), quantise(weight - matrix * scale[:, None]), bias)
 
 
-@pytest.mark.usefixtures("kernel")
 def test_rounding_loses_little():
     weight, x = random(256, 512), random(32, 512, seed=1)
-    assert error_of(Int8Linear(*quantise(weight), None), weight, x) < 0.03
+    assert error_of(Int8Linear(*quantise(weight), None), weight, x) < 0.02
+
+
+@pytest.mark.usefixtures("kernel")
+def test_parts_and_floors_lose_less():
+    weight, x = random(256, 512), random(32, 512, seed=1)
     assert error_of(fine(weight), weight, x) < 3e-4
     positive = x.relu()
     errors = [
