@@ -57,13 +57,22 @@ class Rounded(NamedTuple):
     scales: Tensor  # [..., 1] fp32: each row's largest magnitude, or largest above the floor
 
 
+class Matrix(ctypes.Structure):
+    """`struct matrix` of product.c; who makes it keeps what it points to."""
+
+    _fields_ = (
+        ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("weights", "order", "couples", "offsets", "scales")),
+    )
+
+
 class Panels(NamedTuple):
     """A matrix as product.c reads it."""
 
-    weights: Tensor  # int8, panels of 16 outputs, four inputs of each side by side
-    offsets: Tensor  # int32, of each output: less than nothing by what the zero point adds
-    scales: Tensor  # fp32, of each output
-    outputs: int
+    matrix: Matrix
+    sums: Tensor  # [outputs] int32, of each one's weights
+    kept: tuple[Tensor, ...]  # what the matrix points to
 
 
 class Product(NamedTuple):
@@ -136,8 +145,8 @@ class Kernels:
             function.restype = None
             return function
 
-        self._lay_out = declared("lay_out", "pnnlpp")
-        self._multiply = declared("multiply", "pnnpppnpp")
+        self._lay_out = declared("lay_out", "plpp")
+        self._multiply = declared("multiply", "pnppp")
         self._round = declared("round_rows", "pnnlfpp")
         self._rescale = declared("rescale_rows", "pppnn")
         self._add_norm = declared("add_norm_round", "ppppppppnnlpp")
@@ -156,37 +165,30 @@ class Kernels:
             zero_point: what 0 is in activations.
         """
         outputs, inputs = weight.shape
-        padded = _whole(outputs, _PANEL)
-        made = Panels(
-            weight.new_empty(padded * _whole(inputs, _GROUP)),
-            weight.new_empty(padded, dtype=torch.int32),
-            F.pad(scale, (0, padded - outputs)),
-            outputs,
-        )
+        panels, groups = _ceil_div(outputs, _PANEL), _ceil_div(inputs, _GROUP)
         weight = weight.contiguous()
-        self._lay_out(
-            weight.data_ptr(),
-            outputs,
-            inputs,
-            zero_point,
-            made.weights.data_ptr(),
-            made.offsets.data_ptr(),
+        kept = (
+            weight.new_empty(panels * groups * _PANEL * _GROUP),
+            weight.new_empty(panels * groups, dtype=torch.int16),
+            weight.new_empty(panels, dtype=torch.int16),
+            weight.new_empty(panels * _PANEL, dtype=torch.int32),
+            F.pad(scale, (0, panels * _PANEL - outputs)),
         )
-        return made
+        matrix = Matrix(outputs, inputs, *(one.data_ptr() for one in kept))
+        sums = weight.new_empty(panels * _PANEL, dtype=torch.int32)
+        self._lay_out(weight.data_ptr(), zero_point, ctypes.byref(matrix), sums.data_ptr())
+        return Panels(matrix, sums[:outputs], kept)
 
     def multiply(self, rounded: Tensor, panels: Panels) -> Tensor:
         """Sums times their scales: [..., inputs] uint8 -> [..., outputs] fp32."""
-        out = panels.scales.new_empty(*rounded.shape[:-1], panels.outputs)
+        matrix = panels.matrix
+        out = rounded.new_empty(*rounded.shape[:-1], matrix.outputs, dtype=torch.float32)
         rows, inputs = _rows(rounded)
-        interleaved = rounded.new_empty(rows * _whole(inputs, _GROUP))
+        interleaved = rounded.new_empty(rows * _ceil_div(inputs, _GROUP) * _GROUP)
         self._multiply(
             rounded.data_ptr(),
             rows,
-            inputs,
-            panels.weights.data_ptr(),
-            panels.offsets.data_ptr(),
-            panels.scales.data_ptr(),
-            panels.outputs,
+            ctypes.byref(matrix),
             interleaved.data_ptr(),
             out.data_ptr(),
         )
@@ -402,8 +404,8 @@ def takes(head_size: int) -> bool:
     return head_size % _LANES == 0
 
 
-def _whole(count: int, of: int) -> int:
-    return -(-count // of) * of
+def _ceil_div(count: int, size: int) -> int:
+    return -(-count // size)
 
 
 def _empty(like: Tensor, size: int, layout: Layout) -> Rounded:

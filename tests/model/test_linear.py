@@ -238,6 +238,22 @@ def test_pairs_of_weights_never_overflow(kernel, rows, inputs):
     assert torch.equal(product(rounded.values).long(), (255 * switched.long()) @ matrix.long().T)
 
 
+@pytest.mark.parametrize("kernel", [PairsProduct], indirect=True)
+@pytest.mark.parametrize("inputs", [4, 250, 1024])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_weights_that_share_a_sum_of_16_bits_never_overflow_it(kernel, inputs, sign):
+    # Each row is as large as it can be where one output's weights have a sign, and 0 elsewhere.
+    matrix, _ = quantise(random(300, inputs))
+    product = kernel(matrix, torch.ones(len(matrix)), one_sided=True)
+    loudest = torch.where(sign * matrix > 0, 255, 0).to(torch.uint8)
+    exact = loudest.double() @ matrix.double().T
+    assert torch.equal(product(loudest).double(), exact)
+    for begin in range(0, len(matrix), 50):
+        for rows in (1, 6):  # other ways through the kernel
+            some = slice(begin, begin + rows)
+            assert torch.equal(product(loudest[some]).double(), exact[some])
+
+
 def test_int8_is_refused_off_the_cpu():
     weight = torch.empty(4, 4, dtype=torch.int8, device="meta")
     with pytest.raises(ConfigurationError, match="runs on CPUs; take precision='bf16'"):
