@@ -115,6 +115,31 @@ def test_light_names_stay_light(name: str) -> None:
     assert seen.strip() == "light"
 
 
+FIRST_CALL = """
+import asyncio, sys
+from nemotron_voice import Engine
+from nemotron_voice.bench.speech import RATE, recordings
+
+said = recordings()[0].samples[: 4 * RATE]
+
+async def call(engine, sample_rate):
+    stream = engine.open(sample_rate=sample_rate)
+    stream.push(said[:: RATE // sample_rate])
+    final = await stream.flush()
+    await stream.aclose()
+    return final.text
+
+with Engine.load("demo") as engine:
+    before = set(sys.modules)
+    texts = [asyncio.run(call(engine, sample_rate)) for sample_rate in (RATE, 8_000)]
+    print(all(texts), sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_first_call_doesnt_wait_for_imports() -> None:
+    assert in_a_fresh_process(FIRST_CALL).strip() == "True []"
+
+
 def test_help_is_quick_because_it_brings_no_torch() -> None:
     seen = in_a_fresh_process(
         "import sys; from nemotron_voice.cli import app\n"
