@@ -61,14 +61,13 @@ static void add_up(const int8_t *weights, uint8_t *sums)
     }
 }
 
-/* Whether two groups' lanes fit in 16 bits together. */
-static inline int fit(const uint8_t *a, const uint8_t *b)
+/* Whether a group's sums fit into the room that another's leave. */
+static inline int fit(const uint8_t *sums, const uint8_t *room)
 {
-    const __m256i *one = (const __m256i *)a, *other = (const __m256i *)b;
-    __m256i most = _mm256_max_epu8(_mm256_adds_epu8(one[0], other[0]),
-                                   _mm256_adds_epu8(one[1], other[1]));
-    __m256i limit = _mm256_set1_epi8((char)MOST);
-    return _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(most, limit), limit)) == -1;
+    const __m256i *one = (const __m256i *)sums, *other = (const __m256i *)room;
+    __m256i over = _mm256_or_si256(_mm256_subs_epu8(one[0], other[0]),
+                                   _mm256_subs_epu8(one[1], other[1]));
+    return _mm256_testz_si256(over, over);
 }
 
 /* Finds couples of a segment's groups: of each, the other, or itself. Who fits fewest chooses first, of
@@ -79,11 +78,14 @@ static void couple_segment(int8_t weights[][PANEL * GROUP], int groups, uint8_t 
     uint64_t fits[SEGMENT] = {0}, left = 0; /* a bit for each group */
     uint8_t begins[SEGMENT + 1] = {0}, ranked[SEGMENT];
     for (int a = 0; a < groups; a++) {
+        __attribute__((aligned(32))) uint8_t room[2 * LANES];
         add_up(weights[a], sums[a]);
+        for (int lane = 0; lane < 2 * LANES; lane++)
+            room[lane] = MOST - sums[a][lane];
         other[a] = a;
         left |= 1ull << a;
         for (int b = 0; b < a; b++) {
-            uint64_t both = fit(sums[a], sums[b]);
+            uint64_t both = fit(sums[b], room);
             fits[a] |= both << b;
             fits[b] |= both << a;
         }
@@ -137,11 +139,13 @@ void lay_out(const int8_t *weights, int zero_point, const struct matrix *into, i
         int8_t(*to)[PANEL * GROUP] = (void *)(into->weights + panel * groups * PANEL * GROUP);
         uint16_t *order = into->order + panel * groups;
         int32_t *sum = sums + panel * PANEL;
-        memset(sum, 0, PANEL * sizeof(int32_t));
+        memset(sum, 0, PANEL * sizeof(int32_t)); /* also of outputs that aren't there */
         for (int64_t output = 0; output < outputs; output++) {
             const int8_t *from = weights + (panel * PANEL + output) * inputs;
+            int32_t total = 0;
             for (int64_t i = 0; i < inputs; i++)
-                sum[output] += from[i];
+                total += from[i];
+            sum[output] = total;
             for (int64_t i = 0; i < inputs / GROUP; i++)
                 memcpy(plain[i] + output * GROUP, from + i * GROUP, GROUP);
             if (inputs % GROUP)
