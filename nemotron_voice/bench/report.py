@@ -137,12 +137,22 @@ def _startup(rows: list[dict[str, Any]]) -> str:
 
 def _call_length(calls: list[dict[str, Any]]) -> str:
     return markdown(
-        ["call", "first minute, ms a step", "last minute", "last / first", "memory, MB"],
+        [
+            "call",
+            "first minute, ms a step",
+            "last minute",
+            "then in turn: this call",
+            "a fresh one",
+            "this / fresh",
+            "memory, MB",
+        ],
         [
             [
                 f"{_subject(call)}, {call['latency_ms']} ms mode, {len(call['minutes'])} minutes",
                 f"{call['minutes'][0]['step_ms']['p50']:.2f}",
                 f"{call['minutes'][-1]['step_ms']['p50']:.2f}",
+                f"{call['in_turn']['long']['p50']:.2f}",
+                f"{call['in_turn']['fresh']['p50']:.2f}",
                 f"{call['growth']:.3f}",
                 f"{call['memory_growth_mb']:+.1f}",
             ]

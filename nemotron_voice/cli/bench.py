@@ -217,7 +217,10 @@ def call_length(
     audio: AudioOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Whether a step costs the same in a call's last minute as in its first."""
+    """Whether a step costs the same after an hour of a call as at its beginning.
+
+    A machine's speed varies meanwhile: so at the end the call and a fresh one are heard in turn.
+    """
     from nemotron_voice.bench.call_length import measure  # noqa: PLC0415
 
     calls = [

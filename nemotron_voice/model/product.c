@@ -175,7 +175,7 @@ static inline __m256i add(__m256i sums, __m256i pairs)
 }
 
 /* `rows` interleaved rows times a panel: a number that the compiler knows, so that sums are registers.
- * `ahead` is asked of memory as the panel is read, `step` bytes for each group of inputs. */
+ * `ahead` is asked of memory as the panel is read, `step` bytes for each two groups of inputs. */
 static inline __attribute__((always_inline)) void
 multiply_block(int rows, const uint8_t *activations, const struct matrix *matrix, int64_t panel,
                const int8_t *ahead, int64_t step, float *out)
@@ -193,9 +193,9 @@ multiply_block(int rows, const uint8_t *activations, const struct matrix *matrix
         const uint8_t *a = activations + (size_t)order[i] * rows * GROUP;
         const uint8_t *b = activations + (size_t)order[i + 1] * rows * GROUP;
         _mm_prefetch(ahead, _MM_HINT_T1);
-        if (step == LINE)
+        if (step > LINE)
             _mm_prefetch(ahead + LINE, _MM_HINT_T1);
-        ahead += 2 * step;
+        ahead += step;
         _mm_prefetch(activations + (SEGMENT + i) * rows * GROUP, _MM_HINT_T0);
         __m256i of_a[VECTORS], of_b[VECTORS];
         for (int v = 0; v < VECTORS; v++) {
@@ -215,7 +215,7 @@ multiply_block(int rows, const uint8_t *activations, const struct matrix *matrix
     for (int64_t i = coupled; i < groups; i++) {
         const uint8_t *group = activations + (size_t)order[i] * rows * GROUP;
         _mm_prefetch(ahead, _MM_HINT_T1);
-        ahead += step;
+        ahead += step / 2;
 #pragma GCC unroll 6
         for (int row = 0; row < rows; row++)
             for (int v = 0; v < VECTORS; v++)
@@ -279,7 +279,7 @@ void multiply(const uint8_t *activations, int64_t rows, const struct matrix *mat
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
         multiply_block(n, interleaved + row * groups * GROUP, matrix, panel, ahead,                \
-                       LINE / blocks, out + row * matrix->outputs + panel * PANEL);                \
+                       2 * LINE / blocks, out + row * matrix->outputs + panel * PANEL);            \
         break;
                 switch (count) {
                     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
