@@ -22,7 +22,7 @@
 #define SEGMENT 64 /* groups among which those are found that go together */
 #define VECTOR 8   /* outputs of a vector of sums */
 #define BLOCK 4    /* rows at once */
-#define FEW 6      /* rows that are one block, as they wait for memory: above BLOCK without couples */
+#define FEW 6      /* rows that are one block, as they wait for memory; 5 and 6 without couples */
 #define LINE 64    /* bytes that memory gives at once: those of a group */
 #define AHEAD 1024 /* bytes of weights that are asked of memory before they are used */
 #define PARALLEL (1 << 18) /* multiplications from which a second thread pays */
@@ -70,8 +70,8 @@ static inline int fit(const uint8_t *sums, const uint8_t *room)
     return _mm256_testz_si256(over, over);
 }
 
-/* Finds couples of a segment's groups: of each, the other, or itself. Who fits fewest chooses first, of
- * those it fits who fits fewest, which leaves few over. */
+/* Finds couples of a segment's groups: of each, the other, or itself. Who fits fewest chooses first,
+ * of those it fits who fits fewest, which leaves few over. */
 static void couple_segment(int8_t weights[][PANEL * GROUP], int groups, uint8_t *other)
 {
     __attribute__((aligned(32))) uint8_t sums[SEGMENT][2 * LANES];
@@ -128,7 +128,7 @@ static int64_t couple_groups(int8_t weights[][PANEL * GROUP], int64_t groups, ui
     return coupled / 2;
 }
 
-/* weights [outputs, inputs] -> a matrix, all but its scales, and the sum of each output's weights. */
+/* weights [outputs, inputs] -> a matrix, all but its scales, and sums of each output's weights. */
 void lay_out(const int8_t *weights, int zero_point, const struct matrix *into, int32_t *sums)
 {
     int64_t inputs = into->inputs, groups = ceil_div(inputs, GROUP);
@@ -149,7 +149,8 @@ void lay_out(const int8_t *weights, int zero_point, const struct matrix *into, i
             for (int64_t i = 0; i < inputs / GROUP; i++)
                 memcpy(plain[i] + output * GROUP, from + i * GROUP, GROUP);
             if (inputs % GROUP)
-                memcpy(plain[groups - 1] + output * GROUP, from + (groups - 1) * GROUP, inputs % GROUP);
+                memcpy(plain[groups - 1] + output * GROUP, from + (groups - 1) * GROUP,
+                       inputs % GROUP);
         }
         into->couples[panel] = couple_groups(plain, groups, order);
         for (int64_t i = 0; i < groups; i++)
@@ -174,8 +175,8 @@ static inline __m256i add(__m256i sums, __m256i pairs)
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-/* `rows` interleaved rows times a panel: a number that the compiler knows, so that sums are registers.
- * `ahead` is asked of memory as the panel is read, `step` bytes for each two groups of inputs. */
+/* `rows` interleaved rows times a panel: a number that the compiler knows, so that sums are
+ * registers. `ahead` is asked of memory as the panel is read, `step` bytes for two groups of inputs. */
 static inline __attribute__((always_inline)) void
 multiply_block(int rows, const uint8_t *activations, const struct matrix *matrix, int64_t panel,
                const int8_t *ahead, int64_t step, float *out)
