@@ -153,7 +153,7 @@ def _call_length(calls: list[dict[str, Any]]) -> str:
                 f"{call['minutes'][-1]['step_ms']['p50']:.2f}",
                 f"{call['in_turn']['long']['p50']:.2f}",
                 f"{call['in_turn']['fresh']['p50']:.2f}",
-                f"{call['growth']:.3f}",
+                f"{call['in_turn']['quotient']:.3f}",
                 f"{call['memory_growth_mb']:+.1f}",
             ]
             for call in calls
