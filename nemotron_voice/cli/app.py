@@ -183,6 +183,7 @@ def transcribe(
             revision=revision,
             offline=offline,
             device=device,
+            precision=precision,  # type: ignore[arg-type]  # checked there
             language=language,
             latency_ms=1120 if latency_ms is None else latency_ms,
             actors=actors,

@@ -18,7 +18,13 @@ from ray.exceptions import RayError
 from nemotron_voice import languages
 from nemotron_voice.audio import read_file
 from nemotron_voice.cluster.failures import failure
-from nemotron_voice.config import DEFAULT_MODEL, LATENCIES_MS, StreamOptions
+from nemotron_voice.config import (
+    DEFAULT_MODEL,
+    LATENCIES_MS,
+    EngineOptions,
+    Precision,
+    StreamOptions,
+)
 from nemotron_voice.engine import Engine
 from nemotron_voice.errors import ConfigurationError, NemotronVoiceError
 from nemotron_voice.evaluation.manifest import LANGUAGE_FIELDS
@@ -42,6 +48,7 @@ class BulkOptions:
     revision: str | None = None
     offline: bool = False
     device: str = "auto"
+    precision: Precision = "auto"
     language: str = languages.AUTO  # of files whose line names none
     latency_ms: int = LATENCIES_MS[-1]  # the most accurate and the cheapest
     actors: int | None = None  # None: one for each GPU of the cluster, or for each CPU core
@@ -49,6 +56,7 @@ class BulkOptions:
 
     def __post_init__(self) -> None:
         """Refuse what no engine could do."""
+        EngineOptions(device=self.device, precision=self.precision)
         StreamOptions(language=self.language, latency_ms=self.latency_ms)
         for name in ("actors", "files_at_once"):
             value = getattr(self, name)
@@ -159,6 +167,7 @@ class Transcriber:
             revision=options.revision,
             offline=options.offline,
             device=device,
+            precision=options.precision,
             max_streams=options.files_at_once,
         )
 

@@ -15,8 +15,9 @@ import ray
 from typer.testing import CliRunner
 
 from nemotron_voice import Engine, join_texts
-from nemotron_voice.cli import app
+from nemotron_voice.cli import app, cluster
 from nemotron_voice.cli.demo import bundled_calls
+from nemotron_voice.cluster import bulk
 from nemotron_voice.cluster.bulk import BulkOptions, read_manifest, transcribe
 from nemotron_voice.errors import ConfigurationError, ModelNotFoundError
 
@@ -132,12 +133,29 @@ def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, text: str, me
         ["a.wav", "--output", "x"],
         ["a.wav", "--ray", "m.txt"],
         ["--ray", "m.txt", "--format", "srt"],
+        ["--ray", "m.txt", "--precision", "int4"],
     ],
 )
 def test_options_that_do_not_go_together_are_refused(arguments: list[str]) -> None:
     said = CliRunner().invoke(app, ["transcribe", *arguments])
     assert said.exit_code == 2
-    assert "--ray" in said.stderr
+    assert "--ray" in said.stderr or "precision='int4'" in said.stderr
+
+
+def test_the_command_s_precision_is_that_of_the_actors_engines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[BulkOptions] = []
+    loaded: dict[str, object] = {}
+    monkeypatch.setattr(
+        cluster, "transcribe_manifest", lambda _, options, __: asked.append(options)
+    )
+    monkeypatch.setattr(bulk.Engine, "load", lambda _, **options: loaded.update(options))
+    chosen = ("--model", "demo", "--precision", "bf16")
+    said = CliRunner().invoke(app, ["transcribe", "--ray", str(folder / "list"), *chosen])
+    assert said.exit_code == 0, said.output
+    bulk.Transcriber(asked[0], "cpu")
+    assert loaded["precision"] == "bf16"
 
 
 def test_options_are_checked() -> None:
