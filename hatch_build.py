@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,17 @@ def build(library: Path) -> None:
         raise RuntimeError("there is no C compiler (Debian: apt install gcc)")
     sources = sorted(library.parent.glob("*.c"))  # as kernels.py reads them
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    compiled = [source.with_suffix(".o") for source in sources]
     compile_one = (*FLAGS.split(), "-fopenmp", f'-DSOURCE="{digest}"', "-c")
-    commands: list[tuple[str | Path, ...]] = [
-        (*compile_one, source, "-o", into) for source, into in zip(sources, compiled, strict=True)
-    ]
-    for command in (*commands, ("-shared", *compiled, "-o", library)):
-        subprocess.run([*compiler.split(), *map(str, command)], check=True)  # noqa: S603
-    for one in compiled:
-        one.unlink()
+    with tempfile.TemporaryDirectory() as folder:  # what a failure leaves would be in the wheel
+        compiled = [Path(folder, source.stem + ".o") for source in sources]
+        linked = Path(folder, library.name)
+        commands: list[tuple[str | Path, ...]] = [
+            (*compile_one, source, "-o", into)
+            for source, into in zip(sources, compiled, strict=True)
+        ]
+        for command in (*commands, ("-shared", *compiled, "-o", linked)):
+            subprocess.run([*compiler.split(), *map(str, command)], check=True)  # noqa: S603
+        shutil.copy(linked, library)
 
 
 if __name__ == "__main__":  # python hatch_build.py: without an installation

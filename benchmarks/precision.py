@@ -1,10 +1,10 @@
 """What bf16 and int8 change: WER against fp32, and texts that depend on the neighbours.
 
-    python -m training.synthesise --work build/precision --hours 0 --dev-clips 0 --test-clips 500
+    python -m training.synthesise --work build/precision --hours 0 --dev-clips 0 --test-clips 325
     python -m benchmarks.precision --many build/precision
 
 Every clip is heard in each precision and mode with 31 others, and every sixth alone in an engine of
-one slot: sets b and c, and of set a 500 sentences a language instead of 40, of which a word is a
+one slot: sets b and c, and of set a 325 sentences a language instead of 40, of which a word is a
 third of a point. Half an hour on two cores. Writes docs/results/precision.json.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nemotron_voice.errors import CheckpointFormatError, ConfigurationError
-from nemotron_voice.languages import BY_CODE, LOCALES, add_described
+from nemotron_voice.languages import AUTO_PROMPT_INDEX, BY_CODE, LOCALES, add_described
 
 # Look-aheads of the five latency modes, in encoder frames of 80 ms [model card].
 LOOKAHEADS: Final = (0, 1, 3, 6, 13)
@@ -41,6 +41,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that fit no network."""
+        for name in (
+            "mel_bins", "subsampling_channels", "d_model", "layers", "feed_forward", "conv_kernel",
+            "prediction_size", "prediction_layers", "joint_size", "max_symbols",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise CheckpointFormatError(f"{name} of the model is {getattr(self, name)}: none")
+        if self.d_model % 2:
+            raise CheckpointFormatError(
+                f"the model has {self.d_model} channels, and its encoding of positions takes an "
+                f"even number"
+            )
+        if 0 < self.prompts <= AUTO_PROMPT_INDEX:
+            raise CheckpointFormatError(
+                f"the model has {self.prompts} slots of the language prompt, and `auto` is the "
+                f"{AUTO_PROMPT_INDEX + 1}th"
+            )
         if self.heads < 1 or self.d_model % self.heads:
             raise CheckpointFormatError(
                 f"the model has {self.d_model} channels and {self.heads} attention heads, and the "
@@ -50,7 +66,7 @@ class ModelConfig:
             raise CheckpointFormatError(
                 f"blank id {self.blank} is not one of the joint's {self.vocabulary} outputs"
             )
-        if not self.lookaheads:
+        if self.left_context < 0 or not self.lookaheads:
             raise CheckpointFormatError(
                 f"a left context of {self.left_context} frames fits none of the look-aheads "
                 f"{LOOKAHEADS}: R + 1 must divide it"

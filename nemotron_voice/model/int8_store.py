@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,20 +25,29 @@ _log = logging.getLogger(__name__)
 CACHE_VARIABLE: Final = "NEMOTRON_VOICE_CACHE"  # a folder, or "off"
 _FORMAT: Final = 2  # of the file; goes up when what is stored is made another way
 _SMALLEST_BYTES: Final = 64 << 20  # less is rounded sooner than it is looked up
+_SAMPLES: Final = 64  # of a file, evenly apart, its beginning and end among them
+_SAMPLE_BYTES: Final = 4096
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Identify weights without reading them: paths, sizes and times of the files.
+    """Identify weights without reading all of them: paths, sizes, times, and samples of the files.
+
+    The samples tell apart checkpoints of one shape that take each other's place with the same time,
+    as files of images and of some package managers have it.
 
     Args:
         files: that hold the weights.
     """
-    parts = []
+    identity = hashlib.sha256()
     for path in files:
         real = path.resolve()
         status = real.stat()
-        parts.append(f"{real}:{status.st_size}:{status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        identity.update(f"{real}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+        with real.open("rb") as file:
+            for number in range(_SAMPLES):
+                file.seek(max(status.st_size - _SAMPLE_BYTES, 0) * number // (_SAMPLES - 1))
+                identity.update(file.read(_SAMPLE_BYTES))
+    return identity.hexdigest()[:32]
 
 
 class Int8Store:
@@ -73,8 +82,7 @@ class Int8Store:
             try:
                 return self._read(name), self._read(f"{name}.scale")
             except SafetensorError:
-                _log.warning("%s lacks %s; it is made again", self._path, name)
-                self._file = None
+                _log.warning("%s lacks %s; it is made and added", self._path, name)
         matrix, scale = quantise(weight())
         if self._path is not None:
             self._new |= {name: matrix, f"{name}.scale": scale}
@@ -85,19 +93,27 @@ class Int8Store:
         return tensor
 
     def save(self) -> None:
-        """Keep what was made, if all of it was and it is worth a file. Never fails."""
-        size = sum(tensor.nbytes for tensor in self._new.values())
-        if self._path is None or self._file is not None or size < _SMALLEST_BYTES:
+        """Keep what was made beside what was read, if it is worth a file. Never fails."""
+        if self._path is None or not self._new:
             return
+        size = sum(tensor.nbytes for tensor in self._new.values())
         try:
+            if self._file is not None:
+                read = {name: self._read(name) for name in self._file.keys()}  # noqa: SIM118
+                size += sum(tensor.nbytes for tensor in read.values())
+                self._new = read | self._new
+            if size < _SMALLEST_BYTES:
+                return
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
-            os.close(handle)
+            part = self._path.with_name(f"{self._path.stem}.{uuid4().hex}.part")
             try:
-                save_file(self._new, name)
-                Path(name).replace(self._path)
+                part.touch()
+                mode = part.stat().st_mode  # safetensors' files are their owner's alone
+                save_file(self._new, part)
+                part.chmod(mode)  # a cache may be shared
+                part.replace(self._path)
             except BaseException:
-                Path(name).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
                 raise
         except (OSError, SafetensorError) as error:
             _log.warning(

@@ -136,8 +136,8 @@ _REMEDY: Final = "no checkpoint needs that, so nothing was loaded; use a file fr
 def _parse_header(header: bytes, path: Path) -> tuple[int, bytes, str]:
     """Parse a ustar header: size, type and name."""
     try:
-        expected = int(header[148:156].strip(b"\0 "), 8)
-        size = int(header[124:136].strip(b"\0 ") or b"0", 8)
+        expected = _octal(header[148:156])
+        size = _octal(header[124:136])
         prefix = header[345:500] if header[257:263] == b"ustar\0" else b""
         name = b"/".join(
             part for part in (prefix.split(b"\0")[0], header[:100].split(b"\0")[0]) if part
@@ -151,6 +151,14 @@ def _parse_header(header: bytes, path: Path) -> tuple[int, bytes, str]:
             f"{path} is no .nemo archive, or damaged: a header's checksum is wrong; fetch it again"
         )
     return size, header[156:157], name
+
+
+def _octal(field: bytes) -> int:
+    """A number of a header. `int` alone would take a sign, and a negative size reads everything."""
+    digits = field.strip(b"\0 ") or b"0"
+    if not digits.isdigit():
+        raise ValueError(f"{digits!r} is no number")
+    return int(digits, 8)
 
 
 def _allowed_name(raw_name: str, kind: bytes, path: Path) -> str:

@@ -180,14 +180,17 @@ def commit(
 
 
 class _InFp32(Mapping[str, Tensor]):
-    """Weights on a device in fp32, each made when it is asked for: an int8 copy spares most."""
+    """Weights on a device in fp32, each made when it is asked for: an int8 copy spares most.
+
+    Contiguous, as C reads them; what a .nemo holds may have any strides.
+    """
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
         self._weights = weights
         self._device = device
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._weights[name].to(self._device, torch.float32)
+        return self._weights[name].to(self._device, torch.float32).contiguous()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)

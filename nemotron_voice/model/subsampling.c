@@ -9,6 +9,7 @@
  */
 #include <immintrin.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BEFORE 2 /* zeros in frequency */
@@ -130,12 +131,22 @@ static void transpose(const float *x, int64_t rows, int64_t columns, float *out)
             out[column * rows + row] = x[row * columns + column];
 }
 
+/* Floats that `subsample_row` needs besides: 0.4 MB in the real size, which a thread's stack may not
+ * have. */
+static size_t scratch_size(const struct subsampling *of, int64_t chunk)
+{
+    int64_t first = halved(of->bins), second = halved(first), third = halved(second);
+    int64_t between = BEFORE + AFTER;
+    return (1 + 8 * chunk) * (of->bins + between) +
+           of->channels * (TAPS * (first + second + 2 * between) + second + third);
+}
+
 /* One row. mel [8 chunk, bins]; last_mel [bins] and the last frames of the maps [channels, bins]
  * come before; new_maps [channels, bins] are those before the next chunk; out [chunk, channels *
  * bins of the last stage]. Where a stream begins, what lies before its first frame is zero. */
 static void subsample_row(const struct subsampling *of, const float *mel, const float *last_mel,
                           const float *const *maps, int begins, int64_t chunk,
-                          float *const *new_maps, float *out)
+                          float *const *new_maps, float *out, float *scratch)
 {
     int64_t channels = of->channels, bins[1 + STAGES + 1];
     bins[0] = of->bins;
@@ -143,8 +154,9 @@ static void subsample_row(const struct subsampling *of, const float *mel, const 
         bins[stage + 1] = halved(bins[stage]);
 
     int64_t wide = BEFORE + bins[0] + AFTER;
-    float padded[(1 + 8 * chunk) * wide];
-    memset(padded, 0, sizeof padded);
+    float *padded = scratch;
+    scratch += (1 + 8 * chunk) * wide;
+    memset(padded, 0, (1 + 8 * chunk) * wide * sizeof(float));
     for (int64_t t = begins ? 8 : 0; t <= 8 * chunk; t++)
         memcpy(padded + t * wide + BEFORE, t ? mel + (t - 1) * bins[0] : last_mel,
                bins[0] * sizeof(float));
@@ -153,15 +165,16 @@ static void subsample_row(const struct subsampling *of, const float *mel, const 
     int64_t sizes[STAGES];
     for (int stage = 0; stage < STAGES; stage++)
         sizes[stage] = (BEFORE + bins[stage + 1] + AFTER) * channels;
-    float first_ring[TAPS * sizes[0]], second_ring[TAPS * sizes[1]];
-    float *const rings[STAGES] = {first_ring, second_ring};
+    float *rings[STAGES];
     for (int stage = 0; stage < STAGES; stage++) {
+        rings[stage] = scratch;
+        scratch += TAPS * sizes[stage];
         memset(rings[stage], 0, TAPS * sizes[stage] * sizeof(float));
         transpose(maps[stage], channels, bins[stage + 1], rings[stage] + BEFORE * channels);
     }
 #define FRAME(stage, t) (rings[stage] + (t) % TAPS * sizes[stage])
 
-    float mixed[bins[2] * channels], last[bins[3] * channels];
+    float *mixed = scratch, *last = mixed + bins[2] * channels;
     for (int64_t frame = 0; frame < chunk; frame++) {
         for (int64_t second = 2 * frame; second < 2 * frame + 2; second++) {
             for (int64_t t = 2 * second; t < 2 * second + 2; t++) {
@@ -207,11 +220,17 @@ void subsample(const struct subsampling *of, const float *mel, const float *last
     int64_t size = halved(second) * of->channels;
     first *= of->channels;
     second *= of->channels;
-#pragma omp parallel for schedule(dynamic) if (rows > 1)
-    for (int64_t row = 0; row < rows; row++)
-        subsample_row(of, mel + row * 8 * chunk * of->bins, last_mel + row * of->bins,
-                      (const float *[]){first_maps + row * first, second_maps + row * second},
-                      begins[row], chunk,
-                      (float *[]){new_first_maps + row * first, new_second_maps + row * second},
-                      out + row * chunk * size);
+#pragma omp parallel if (rows > 1)
+    {
+        float *scratch = malloc(scratch_size(of, chunk) * sizeof(float));
+#pragma omp for schedule(dynamic)
+        for (int64_t row = 0; row < rows; row++)
+            subsample_row(of, mel + row * 8 * chunk * of->bins, last_mel + row * of->bins,
+                          (const float *[]){first_maps + row * first, second_maps + row * second},
+                          begins[row], chunk,
+                          (float *[]){new_first_maps + row * first,
+                                      new_second_maps + row * second},
+                          out + row * chunk * size, scratch);
+        free(scratch);
+    }
 }

@@ -187,6 +187,12 @@ def test_a_folder_without_a_file_says_which(folder, file):
         {"encoder": {"subsampling_factor": 4}},
         {"encoder": {"num_attention_heads": 7}},
         {"encoder": {"sliding_window": True}},
+        {"num_prompts": 64},  # `auto` is the slot 101
+        {"num_decoder_layers": 0},
+        {"encoder": {"num_hidden_layers": 0}},
+        {"encoder": {"conv_kernel_size": 0}},
+        {"encoder": {"sliding_window": 0}},
+        {"encoder": {"hidden_size": 65, "num_attention_heads": 5}},
         {"encoder_config": None},
     ],
 )

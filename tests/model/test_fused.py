@@ -372,6 +372,21 @@ def test_the_build_says_what_it_was_made_of(hook, tmp_path):
     ]
 
 
+@pytest.mark.skipif(not BUILDABLE, reason="no compiler, or not a processor that it is for")
+def test_a_build_that_fails_leaves_nothing(hook, tmp_path, monkeypatch):
+    """Objects that it left would be in the wheel."""
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\ncase "$1" in -shared) exit 1;; esac\nexec gcc "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    sources = tmp_path / "model"
+    sources.mkdir()
+    shutil.copy(ROOT / "nemotron_voice/model/refine.c", sources)
+    with pytest.raises(subprocess.CalledProcessError):
+        hook.build(sources / "libkernels.so")
+    assert [path.name for path in sources.iterdir()] == ["refine.c"]
+
+
 def test_without_a_compiler_the_build_says_what_is_missing(hook, tmp_path, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

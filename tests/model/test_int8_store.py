@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from nemotron_voice.model import int8_store
 from nemotron_voice.model.config import ModelConfig
@@ -92,6 +93,36 @@ def test_a_file_that_changed_is_another_checkpoint(tmp_path):
     assert fingerprint([file]) == first
     os.utime(file, ns=(1, 1))
     assert fingerprint([file]) != first
+
+
+def test_another_checkpoint_of_the_same_size_and_time_is_another_checkpoint(tmp_path):
+    """As in images whose files all have the time 0."""
+    file = tmp_path / "model.safetensors"
+    prints = set()
+    for value in (1.0, 2.0):
+        save_file({"weight": torch.full((1000, 1000), value)}, file)
+        os.utime(file, ns=(0, 0))
+        prints.add(fingerprint([file]))
+    assert len(prints) == 2
+
+
+def test_what_a_copy_lacks_is_added_to_it(caplog):
+    stored()
+    store = Int8Store(IDENTITY)
+    store.get("one", not_again)
+    store.get("two", matrix)
+    store.save()
+    assert "lacks two" in caplog.text
+    again = Int8Store(IDENTITY)
+    again.get("one", not_again)
+    again.get("two", not_again)
+
+
+def test_a_copy_may_be_read_by_whoever_may_read_other_new_files(cache):
+    stored()
+    (file,) = cache.iterdir()
+    (cache / "other").touch()
+    assert file.stat().st_mode == (cache / "other").stat().st_mode
 
 
 def test_a_network_from_its_copy_says_the_same(cache):

@@ -157,6 +157,29 @@ def test_a_size_that_the_file_does_not_have_is_a_damaged_file(path):
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("size", [b"-1", b"-1000", b"+1", b"1_0"])
+def test_a_size_that_is_no_plain_number_is_a_damaged_file(path, size, monkeypatch):
+    """Read, a size of -1 is everything: far beyond the member's limit."""
+    monkeypatch.setattr(
+        nemo_archive, "_read_exactly", limited(nemo_archive._read_exactly, nemo_archive._BLOCK)
+    )
+    header = bytearray(entry("vocab.txt").tobuf())
+    header[124:136] = size.ljust(12, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + bytes(100_000))
+    with pytest.raises(CheckpointFormatError, match="is no number"):
+        load_checkpoint(path)
+
+
+def limited(read: Callable[..., bytes], most: int) -> Callable[..., bytes]:
+    def checked(stream: Any, size: int, path: Path) -> bytes:
+        assert 0 <= size <= most
+        return read(stream, size, path)
+
+    return checked
+
+
 class Hostile:
     def __reduce__(self) -> tuple[Callable, tuple]:
         return (exec, ("raise SystemExit('code ran')",))
@@ -220,6 +243,21 @@ def test_weights_are_checked_strictly(path, change, error, says):
     change(weights)
     with pytest.raises(error, match=says):
         load_checkpoint(pack(path, members(weights=saved(weights))))
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "int8"])
+def test_weights_of_any_strides_are_the_same_network(path, arithmetic):
+    """C reads biases, norms and their like straight through."""
+    plain, strided = nemo_weights(), nemo_weights()
+    for name, weight in strided.items():
+        if not name.startswith("preprocessor."):
+            strided[name] = torch.stack([weight, weight], -1)[..., 0]  # every other number
+    networks = []
+    for weights in (plain, strided):
+        checkpoint = load_checkpoint(pack(path, members(weights=saved(weights))))
+        networks.append(Network(checkpoint.weights, checkpoint.config, arithmetic=arithmetic))
+    frames = [stream(network, sweep(2.0), 3, 9)[0] for network in networks]
+    assert torch.equal(*frames)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])

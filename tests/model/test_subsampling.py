@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -88,3 +91,30 @@ def test_a_row_is_the_same_alone_and_among_neighbours_bit_for_bit():
 
 def test_other_numbers_of_channels_run_in_pytorch():
     assert FusedSubsampling.if_possible(BINS, *weights(24)) is None
+
+
+SMALL_STACK = """
+import threading
+
+import torch
+
+from tests.model.test_subsampling import fused
+
+def convolve():
+    maps = [torch.zeros(1, 256, 1, bins) for bins in (65, 33)]
+    fused(256, 128)(torch.zeros(1, 112, 128), torch.zeros(1, 1, 128), maps, torch.tensor([True]))
+    print("done")
+
+threading.stack_size(256 << 10)
+thread = threading.Thread(target=convolve)
+thread.start()
+thread.join()
+"""
+
+
+def test_the_real_size_runs_on_a_thread_with_a_small_stack():
+    fused(16)  # skips where it isn't built
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_STACK], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
