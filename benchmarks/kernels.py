@@ -22,7 +22,13 @@ import typer
 from torch import Tensor
 
 from nemotron_voice.bench.machine import describe, summary
-from nemotron_voice.model.int8_linear import Int8Linear, OneDnnProduct, PairsProduct, quantise
+from nemotron_voice.model.int8_linear import (
+    Int8Linear,
+    OneDnnProduct,
+    PairsProduct,
+    WeightLimit,
+    quantise,
+)
 from nemotron_voice.model.kernels import kernels as own_kernels
 from nemotron_voice.model.linear import dense
 
@@ -52,6 +58,11 @@ def torch_kernels(weights: list[Tensor]) -> dict[str, Run]:
         own["product.c int8, a scale a row (taken, without)"] = each(
             [int8(w, PairsProduct) for w in weights], torch.float32
         )
+        # How many groups of inputs go together depends on what weights say: here hardly any do.
+        flat = [torch.rand(OUTPUTS, INPUTS) - 0.5 for _ in weights]
+        own["product.c int8, weights that are all alike in size"] = each(
+            [int8(w, PairsProduct) for w in flat], torch.float32
+        )
     return {
         "torch fp32": each([dense(w, None, torch.float32) for w in weights], torch.float32),
         "torch bf16": each(
@@ -73,7 +84,8 @@ def torch_kernels(weights: list[Tensor]) -> dict[str, Run]:
 
 def int8(weight: Tensor, product: type) -> Int8Linear:
     """A matrix as the engine has it, in one of its kernels."""
-    matrix, scale = quantise(weight)
+    limit = WeightLimit.PAIRS if product is PairsProduct else None
+    matrix, scale = quantise(weight, limit)
     made = Int8Linear(matrix, scale, None)
     made._product = product(matrix, scale / 127)
     return made

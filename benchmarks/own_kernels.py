@@ -1,4 +1,4 @@
-"""What our own kernels bring: int8 steps without them, with product.c, and with all of them.
+"""What our own kernels bring: int8 steps without them, with the products', and with all of them.
 
 A process each way, in turn. With VNNI products are oneDNN's, so the second way isn't there.
 
@@ -32,7 +32,7 @@ from nemotron_voice.model.kernels import Product, Rounded, kernels
 from nemotron_voice.model.network import Network
 from nemotron_voice.model.state import StreamState
 
-PYTORCH, PRODUCT, ALL = "PyTorch alone", "product.c", "all"
+PYTORCH, PRODUCT, ALL = "PyTorch alone", "product.c and rounding", "all"
 
 
 def measure(weights: Path, way: str, options: steps.StepOptions) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty
 from typing import Annotated, Any
@@ -28,6 +29,25 @@ def fastest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return best | {"rounds": rounds} if len(rounds) > 1 else best
 
 
+def begun(found: dict[str, Any] | None, names: Sequence[str], *, add: bool) -> dict[str, Any]:
+    """What is kept of earlier figures; unless they are added to, none of those measured now.
+
+    Raises:
+        BadParameter: they are another machine's.
+    """
+    machine = describe()
+    if found is None:
+        return {"machine": machine, "rows": []}
+    if any(found["machine"][key] != machine[key] for key in ("cpu", "cores", "instructions")):
+        raise typer.BadParameter(
+            f"its figures are of another machine ({found['machine']['cpu']}), and one table is of "
+            "one machine; name another file",
+            param_hint="--results",
+        )
+    rows = [row for row in found["rows"] if add or row["peer"] not in names]
+    return {"machine": machine, "rows": rows}
+
+
 def main(
     weights: Annotated[Path, typer.Option(help="Folder of nemotron_voice.bench.random_model")],
     peer: Annotated[list[str] | None, typer.Option(help=f"Of {[*OURS, *PEERS]}; all")] = None,
@@ -42,12 +62,12 @@ def main(
     ] = False,
 ) -> None:
     """Measure and print each cell."""
-    figures = json.loads(results.read_text()) if results.exists() else {"rows": []}
-    figures["machine"] = describe()
+    names = peer or [*OURS, *PEERS]
+    figures = begun(json.loads(results.read_text()) if results.exists() else None, names, add=add)
     cells = [(int(ms), int(n)) for ms in latencies.split(",") for n in streams.split(",")]
     keep_memory()  # for each process, as our own commands do it
     spawn = multiprocessing.get_context("spawn")
-    for name in peer or [*OURS, *PEERS]:
+    for name in names:
         out = spawn.Queue()
         process = spawn.Process(target=run, args=(name, weights, cells, budget_s, out))
         process.start()
@@ -63,10 +83,10 @@ def main(
             cell = [row[key] for key in CELL]
             others, rounds = [], [row]
             for other in figures["rows"]:
-                if [other[key] for key in CELL] != cell:
-                    others.append(other)
-                elif add:
+                if [other[key] for key in CELL] == cell:
                     rounds += other.pop("rounds", [dict(other)])
+                else:
+                    others.append(other)
             figures["rows"] = sorted([*others, fastest(rounds)], key=place)
             results.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
             typer.echo(

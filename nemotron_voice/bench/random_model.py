@@ -2,9 +2,9 @@
 
     python -m nemotron_voice.bench.random_model FOLDER
 
-Speed doesn't depend on what weights say, but on how many tokens come: each runs the prediction
-network and the joint once more. So the blank's bias is set by a measured run such that tokens come
-as often as people's speech needs them.
+Speed depends on how many tokens come: each runs the prediction network and the joint once more. So
+the blank's bias is set by a measured run such that tokens come as often as people's speech needs
+them. On what weights say it depends in product.c alone (docs/performance.md).
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class WeightLimit(StrEnum):
     SEVEN_BITS = "63"  # oneDNN without: each
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantise(weight: Tensor, limit: WeightLimit | None = None) -> tuple[Tensor, Tensor]:
     """Round a matrix to 8 bits, symmetrically, with a scale for each output.
 
     Without VNNI a processor multiplies activations from 0 to 255 and adds two products in 16 bits,
@@ -154,11 +154,12 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         weight: [outputs, inputs] fp32.
+        limit: of the kernel that multiplies; None: this processor's.
 
     Returns:
         [outputs, inputs] int8, and [outputs] fp32: what 1 stands for.
     """
-    limit = weight_limit()
+    limit = limit or weight_limit()
     if limit is WeightLimit.PAIRS:
         padded = F.pad(weight, (0, weight.shape[1] % 2))
         pairs = padded.reshape(len(padded), -1, 2)

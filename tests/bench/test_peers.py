@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import sentencepiece
+import typer
 
-from benchmarks.peers.__main__ import fastest
+from benchmarks.peers.__main__ import begun, fastest
 from benchmarks.peers.nemo_peer import made_up_pieces
 from benchmarks.peers.onnx_export import _tokens
 from benchmarks.peers.peer import RATE, speech
 from benchmarks.peers.table import summary, table
+from nemotron_voice.bench.machine import describe
 from nemotron_voice.bench.speech import recordings
 from nemotron_voice.config import LATENCIES_MS
 
@@ -65,6 +68,16 @@ def test_the_tables_say_who_holds_how_many():
     assert "| 80 ms | **ours, int8** | 0.20 | 0.60 | 1.00 | 8+ |" in table(measured)
     assert "| 80 ms | slow | 0.90 | 4.20 | - | 1 |" in table(measured)
     assert "| 560 ms | 0.20 | 0.90, slow | 8 or more | 4, wide |" in summary(measured)
+
+
+def test_figures_of_another_machine_are_not_mixed_in():
+    here = {"machine": describe(), "rows": [*rows("ours, int8", {1: 0.2}), *rows("slow", {1: 0.9})]}
+    peers = {row["peer"] for row in begun(here, ["slow"], add=False)["rows"]}
+    assert peers == {"ours, int8"}
+    assert begun(here, ["slow"], add=True)["rows"] == here["rows"]
+    there = here | {"machine": here["machine"] | {"cpu": "another"}}
+    with pytest.raises(typer.BadParameter, match="another machine"):
+        begun(there, ["slow"], add=True)
 
 
 def test_of_several_rounds_the_fastest_stands_and_the_table_says_how_far_apart_they_are():
