@@ -99,7 +99,8 @@ class Int8Store:
         size = sum(tensor.nbytes for tensor in self._new.values())
         try:
             if self._file is not None:
-                read = {name: self._read(name) for name in self._file.keys()}  # noqa: SIM118
+                names: list[str] = self._file.keys()  # type: ignore[no-untyped-call]
+                read = {name: self._read(name) for name in names}
                 size += sum(tensor.nbytes for tensor in read.values())
                 self._new = read | self._new
             if size < _SMALLEST_BYTES:
