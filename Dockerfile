@@ -34,7 +34,7 @@ RUN pip install --no-cache-dir "$(echo /wheel/*.whl)[$EXTRAS]"
 
 USER voice
 WORKDIR /home/voice
-ENV HF_HOME=/home/voice/models PYTHONUNBUFFERED=1
+ENV HF_HOME=/home/voice/models NEMOTRON_VOICE_CACHE=/home/voice/models PYTHONUNBUFFERED=1
 VOLUME /home/voice/models
 EXPOSE 8080
 # The first start fetches the model; the port opens when it is warm.

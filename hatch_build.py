@@ -74,6 +74,7 @@ def build(library: Path) -> None:
         ]
         for command in (*commands, ("-shared", *compiled, "-o", linked)):
             subprocess.run([*compiler.split(), *map(str, command)], check=True)  # noqa: S603
+        library.unlink(missing_ok=True)  # a process that has it loaded keeps the old file
         shutil.copy(linked, library)
 
 

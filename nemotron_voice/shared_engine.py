@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from concurrent.futures import Future
 
-from nemotron_voice.errors import ConfigurationError, NemotronVoiceError
+from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.recognizer import Recognizer
 
 _log = logging.getLogger(__name__)
-_loading = threading.Lock()
-_engines: dict[str, Recognizer] = {}
+_lock = threading.Lock()  # of the table; never held while an engine is loaded
+_engines: dict[str, Future[Recognizer]] = {}
 
 
 def prewarm(model: str) -> None:
     """Begin to load the process' engine of `model`, or to reach its server; returns at once."""
-    if model not in _engines:
-        threading.Thread(target=_try_load, args=(model,), daemon=True, name="prewarm").start()
+    _engine(model).add_done_callback(lambda engine: _log_failure(model, engine))
 
 
 async def shared_engine(model: str) -> Recognizer:
     """The process' engine of `model`, loaded on a thread of its own at the first call.
 
     It lives as long as the process. Await this when the process starts, so that the first caller
-    doesn't wait for the model.
+    doesn't wait for the model. Calls that come meanwhile wait for the same engine, and fail as the
+    first does; a later one tries again.
 
     Args:
         model: hub id, folder, `.nemo` file or "demo"; or the URL of a server ("ws://host:8080"),
@@ -33,21 +34,33 @@ async def shared_engine(model: str) -> Recognizer:
     Raises:
         ModelNotFoundError, CheckpointError, ServerUnreachableError, ServerRefusedError.
     """
-    return await asyncio.to_thread(_load, model)
+    return await asyncio.wrap_future(_engine(model))
 
 
-def _try_load(model: str) -> None:
+def _engine(model: str) -> Future[Recognizer]:
+    """The engine, loaded or on its way, or begun now."""
+    with _lock:
+        engine = _engines.get(model)
+        if engine is None or (engine.done() and engine.exception() is not None):
+            engine = Future()
+            engine.set_running_or_notify_cancel()  # a call that is cancelled leaves it to others
+            # Not of the loop's pool: calls that wait for a dead server would fill it.
+            threading.Thread(target=_load, args=(model, engine), daemon=True, name="load").start()
+            _engines[model] = engine
+        return engine
+
+
+def _load(model: str, engine: Future[Recognizer]) -> None:
     try:
-        _load(model)
-    except NemotronVoiceError:
-        _log.exception("loading %s failed; the first call will try again", model)
+        engine.set_result(_connect(model) if is_url(model) else _load_here(model))
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the engine must hear of it
+        engine.set_exception(error)
 
 
-def _load(model: str) -> Recognizer:
-    with _loading:  # a second call of the same model waits for the first one's engine
-        if model not in _engines:
-            _engines[model] = _connect(model) if is_url(model) else _load_here(model)
-        return _engines[model]
+def _log_failure(model: str, engine: Future[Recognizer]) -> None:
+    error = engine.exception()
+    if error is not None:
+        _log.error("loading %s failed; the first call will try again", model, exc_info=error)
 
 
 def is_url(model: str) -> bool:

@@ -71,6 +71,9 @@ class Transcript:
     # False: no space between it and the final before: a flush has cut a word, or the script has
     # none. `join_texts` puts a call's finals together.
     spaced: bool = True
+    # False: it answers a flush in mid-speech, before all of the audio was decoded. Words that are
+    # still missing come as another final with the same `flush_id`, if nobody goes on speaking.
+    complete: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, ready for JSON."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from nemotron_voice.config import StreamOptions
-from nemotron_voice.errors import NemotronVoiceError, StreamClosedError
+from nemotron_voice.errors import StreamClosedError
 from nemotron_voice.transcript import Transcript, Word
 
 
@@ -19,6 +19,7 @@ def transcript(
     start: float = 0.0,
     end: float | None = None,
     flush_id: int | None = None,
+    complete: bool = True,
 ) -> Transcript:
     """Words spread evenly from `start` on, 0.2 s each."""
     said = text.split()
@@ -38,6 +39,7 @@ def transcript(
         confidence=0.9 if said else None,
         flush_id=flush_id,
         revision=0,
+        complete=complete,
     )
 
 
@@ -58,6 +60,7 @@ class ScriptedStream:
         self.finished = False
         self.push_error: Exception | None = None
         self.deaf = False  # flushes aren't answered
+        self.late = False  # the answers to flushes are left to `say`
         self._events: asyncio.Queue[Transcript | Exception | None] = asyncio.Queue()
 
     @property
@@ -71,7 +74,7 @@ class ScriptedStream:
             raise self.push_error
         self.pushed += bytes(pcm)
 
-    def say(self, what: Transcript | NemotronVoiceError) -> None:
+    def say(self, what: Transcript | Exception) -> None:
         self._events.put_nowait(what)
 
     def update(self, **settings: Any) -> None:
@@ -91,7 +94,8 @@ class ScriptedStream:
                 flush_id=self.flushes,
             )
         self.flushes += 1
-        self._events.put_nowait(answer)
+        if not self.late:
+            self._events.put_nowait(answer)
         return _told(answer)
 
     async def finish(self, *, deadline_s: float = 60.0) -> Transcript:
@@ -121,7 +125,7 @@ class ScriptedRecognizer:
 
     def __init__(self, *answers: Transcript | str) -> None:
         self.answers = list(answers)
-        self.refusals: list[NemotronVoiceError] = []
+        self.refusals: list[Exception] = []
         self.streams: list[ScriptedStream] = []
 
     @property

@@ -293,6 +293,7 @@ def test_a_transcript_is_ready_for_json() -> None:
         "flush_id": None,
         "revision": 0,
         "spaced": True,
+        "complete": True,
     }
 
 

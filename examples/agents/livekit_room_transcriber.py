@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -50,6 +51,7 @@ from nemotron_voice.config import DEFAULT_MODEL
 from nemotron_voice.livekit import STT
 
 TOPIC = "lk.transcription"
+logger = logging.getLogger(__name__)
 
 ears = STT(model=os.getenv("AGENT_STT", DEFAULT_MODEL), latency_ms=320)
 
@@ -108,9 +110,13 @@ class Participant:
         while True:
             line = await self._lines.get()
             # Who reads slowly gets every final, and of the interims the latest.
-            if line.is_final or self._lines.empty():
-                await self._publish(line)
-            self._lines.task_done()
+            try:
+                if line.is_final or self._lines.empty():
+                    await self._publish(line)
+            except Exception:  # one line is lost, the next ones aren't
+                logger.exception("a line of %s wasn't published", line.speaker)
+            finally:
+                self._lines.task_done()
 
     async def aclose(self) -> None:
         """Hear out what was said, and end."""
@@ -147,6 +153,8 @@ async def entrypoint(ctx: JobContext) -> None:
         await writer.aclose()
 
     async def joins(participant: rtc.RemoteParticipant) -> None:
+        if participant.identity in present:  # there at the start, and announced as well
+            return
         one = present[participant.identity] = Participant(participant.identity, publish, ears)
         options = room_io.RoomOptions(
             participant_identity=participant.identity,
@@ -172,8 +180,8 @@ async def entrypoint(ctx: JobContext) -> None:
     ctx.room.on("participant_disconnected", lambda participant: soon(leaves(participant)))
     ctx.add_shutdown_callback(everybody_leaves)
     await ctx.connect(auto_subscribe=AutoSubscribe.AUDIO_ONLY)
-    for participant in ctx.room.remote_participants.values():
-        await joins(participant)
+    for participant in ctx.room.remote_participants.values():  # others come and go while one joins
+        soon(joins(participant))
 
 
 def main() -> None:

@@ -193,7 +193,7 @@ class Recogniser:
     app: ReplicaApp  # put there by serve.ingress
 
     def check_health(self) -> None:
-        """Raise if the engine stands still; after three times Ray replaces the replica."""
+        """Raise if the engine stands still or all steps fail; after three times Ray replaces it."""
         self.app.check_health()
 
 
@@ -228,11 +228,13 @@ class ReplicaApp:
             self._engine.close()
 
     def check_health(self) -> None:
-        """Refuse the claim to be well while streams wait and none gets its step.
+        """Refuse the claim to be well while streams wait and none gets its step, or all fail at it.
 
         Raises:
             EngineError.
         """
+        if self._service.model_health.fault is not None:
+            raise EngineError(self._service.model_health.fault)
         stats = self._engine.stats()
         if stats.steps != self._steps or not stats.waiting:
             self._steps, self._stepped_at = stats.steps, time.monotonic()

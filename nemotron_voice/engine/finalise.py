@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from nemotron_voice.transcript import (
@@ -171,7 +171,9 @@ class Finaliser:
 
         What a fork makes of half a word, or of a word without what follows, is often another word
         than the stream's later one. Both would be final. So the rest is left to the stream, and
-        comes with the next final, or by itself when nothing follows.
+        comes with the next final, or by itself when nothing follows. Whether there is one shows
+        only later: words are emitted up to HELD_S after they were said. So the answer is never
+        said to be complete.
 
         Args:
             flush_frame: the flush point, in encoder frames since the stream began.
@@ -186,7 +188,7 @@ class Finaliser:
             transcript = self._transcript([], is_final=True, flush_id=flush_id)
         self._held = _Held(flush_id, flush_frame * FRAME_S + HELD_S)
         self._shown = ()
-        return transcript
+        return replace(transcript, complete=False)
 
     # ---- what is new
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 USAGE_EVERY_S = 5.0
 FLUSH_DEADLINE_S = 1.0
+REST_S = 1.0  # beyond a chunk; words that a flush in mid-speech left are final 0.8 s after the last
 
 Asker = Literal["session", "quiet", "vad"]
 Event = stt.SpeechEventType
@@ -67,6 +68,7 @@ class RecognizeStream(stt.RecognizeStream):
         self._options = options
         self._stream: RecognizerStream | None = None
         self._sample_rate = 0  # until the first frame
+        self._first: rtc.AudioFrame | None = None  # which waits for the first engine stream
         self._replay = ReplayBuffer(16_000)
         self._offset_s: float | None = None
         self._began_at = 0.0  # wall clock of the first frame's first sample
@@ -79,6 +81,7 @@ class RecognizeStream(stt.RecognizeStream):
         self._askers: deque[Asker] = deque()
         self._flushes: set[asyncio.Task[Transcript]] = set()
         self._speaking = False
+        self._end_due_s: float | None = None  # END_OF_SPEECH waits for words until then
         self._last_interim: Transcript | None = None
         self._last_language: str | None = None
         self._unreported_s = 0.0
@@ -124,6 +127,7 @@ class RecognizeStream(stt.RecognizeStream):
             finalize="flush",
             language=to_locale(self._options.language, engine.languages),
             latency_ms=self._options.latency_ms,
+            max_buffered_s=self._replay.room_s,
         )
         origin_s = self._replay.start_s
         watcher: _Watcher | None = None
@@ -149,6 +153,7 @@ class RecognizeStream(stt.RecognizeStream):
                 raise StreamClosedError("the engine ended the stream")
             await stream.finish()
             await tasks[0]
+            self._end_speech(None)
             self._report_usage()
         finally:
             self._stream = None
@@ -164,8 +169,7 @@ class RecognizeStream(stt.RecognizeStream):
                 self._began_at = time.time() - item.duration
                 self._sample_rate = item.sample_rate
                 self._replay = ReplayBuffer(self._sample_rate)
-                self._replay.append(_pcm(item))
-                self._unreported_s += item.duration
+                self._first = item
                 return True
             self._answer_flush("session", None)
         return False
@@ -173,6 +177,9 @@ class RecognizeStream(stt.RecognizeStream):
     # ---- audio
 
     async def _forward(self, stream: RecognizerStream, watcher: _Watcher | None) -> None:
+        if self._first is not None:
+            first, self._first = self._first, None
+            self._push(stream, first, watcher)
         async for item in self._input_ch:
             if isinstance(item, rtc.AudioFrame):
                 self._push(stream, item, watcher)
@@ -202,6 +209,8 @@ class RecognizeStream(stt.RecognizeStream):
             self._report_usage()
         if watcher is not None:
             watcher.push(frame)
+        if self._end_due_s is not None and self._replay.end_s > self._end_due_s:
+            self._end_speech(None)
         moment = self._quiet.at(self._replay.end_s)
         if moment == "end":
             self._flush(stream, "quiet")
@@ -240,17 +249,28 @@ class RecognizeStream(stt.RecognizeStream):
                 self._take_interim(transcript)
                 continue
             self._replay.drop_until(transcript.end)
-            if heard.flush_id is not None and heard.flush_id > answered:
+            if heard.flush_id is None:
+                self._take_final(transcript)
+                continue
+            waits = not transcript.complete and _leaves_words(self._last_interim, transcript)
+            if heard.flush_id > answered:
                 answered = heard.flush_id
                 # The last flush is finish(), which nobody asked for.
-                self._answer_flush(self._askers.popleft() if self._askers else "quiet", transcript)
-            else:
+                asker = self._askers.popleft() if self._askers else "quiet"
+                self._answer_flush(asker, transcript)
+                waits = waits and asker != "session"  # which has ended the turn itself
+            else:  # what an answer in mid-speech had left
                 self._take_final(transcript)
+            if waits:
+                self._end_due_s = self._replay.end_s + self._quiet.latency_s + REST_S
+            else:
+                self._end_speech(transcript)
 
     def _take_interim(self, transcript: Transcript) -> None:
         self._last_interim = transcript
         if not transcript.text:
             return
+        self._end_due_s = None  # these words will be final, and end the speech
         self._begin_speech(transcript)
         if self._options.interim_results:
             self._send_text(Event.INTERIM_TRANSCRIPT, transcript)
@@ -269,6 +289,15 @@ class RecognizeStream(stt.RecognizeStream):
         if not said and asker == "session":  # a commit waits for it
             data = stt.SpeechData(language=LanguageCode(self._last_language or ""), text="")
             self._send(Event.FINAL_TRANSCRIPT, alternatives=[data])
+
+    def _begin_speech(self, transcript: Transcript) -> None:
+        if not self._speaking:
+            self._speaking = True
+            start_s = transcript.words[0].start if transcript.words else transcript.start
+            self._send(Event.START_OF_SPEECH, speech_start_time=self._began_at + start_s)
+
+    def _end_speech(self, transcript: Transcript | None) -> None:
+        self._end_due_s = None
         if self._speaking:
             self._speaking = False
             end_s = transcript.words[-1].end if transcript and transcript.words else None
@@ -276,12 +305,6 @@ class RecognizeStream(stt.RecognizeStream):
                 Event.END_OF_SPEECH,
                 speech_end_time=None if end_s is None else self._began_at + end_s,
             )
-
-    def _begin_speech(self, transcript: Transcript) -> None:
-        if not self._speaking:
-            self._speaking = True
-            start_s = transcript.words[0].start if transcript.words else transcript.start
-            self._send(Event.START_OF_SPEECH, speech_start_time=self._began_at + start_s)
 
     def _send_text(self, kind: stt.SpeechEventType, transcript: Transcript) -> None:
         self._last_language = transcript.language or self._last_language
@@ -310,6 +333,13 @@ def _pcm(frame: rtc.AudioFrame) -> bytes:
             "one before push_frame"
         )
     return bytes(frame.data)
+
+
+def _leaves_words(interim: Transcript | None, final: Transcript) -> bool:
+    """Whether words that were shown are missing from an answer in mid-speech."""
+    if interim is None or not interim.words:
+        return False
+    return not final.words or final.words[-1].start < interim.words[-1].start
 
 
 class _Watcher:

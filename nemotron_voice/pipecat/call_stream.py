@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from loguru import logger
 from pipecat.processors.frame_processor import FrameProcessor
 
-from nemotron_voice.errors import NemotronVoiceError, StreamClosedError, is_permanent
+from nemotron_voice.audio import to_float
+from nemotron_voice.errors import (
+    EngineError,
+    NemotronVoiceError,
+    StreamClosedError,
+    is_permanent,
+)
 from nemotron_voice.recognizer import RecognizerStream
 from nemotron_voice.replay import ReplayBuffer
 from nemotron_voice.transcript import Transcript
 
 REOPEN_FIRST_S = 0.2  # after a stream broke or found the engine full; doubled up to the last
 REOPEN_LAST_S = 5.0
+FINISH_S = 3.0  # for the last words of a call: the pipeline's end waits for them
+
+# What a transcript answers: a flush (the first time), or it is what the answer to the last flush
+# has left out.
+Answer = Literal["flush", "rest"]
 
 
 class CallStream:
@@ -27,9 +38,8 @@ class CallStream:
 
     Args:
         owner: makes and cancels the tasks.
-        open_stream: opens a stream at a sample rate.
-        on_transcript: awaited for each transcript, with whether it answers a flush (the first
-            time; a flush is answered once).
+        open_stream: opens a stream at a sample rate, with a `max_buffered_s`.
+        on_transcript: awaited for each transcript, with what it answers; a flush is answered once.
         on_error: awaited for each error; the call goes on.
         flush_deadline_s: a flush is answered after this at the latest.
     """
@@ -38,8 +48,8 @@ class CallStream:
         self,
         owner: FrameProcessor,
         *,
-        open_stream: Callable[[int], RecognizerStream],
-        on_transcript: Callable[[Transcript, bool], Awaitable[None]],
+        open_stream: Callable[[int, float], RecognizerStream],
+        on_transcript: Callable[[Transcript, Answer | None], Awaitable[None]],
         on_error: Callable[[NemotronVoiceError], Awaitable[None]],
         flush_deadline_s: float,
     ) -> None:
@@ -60,6 +70,11 @@ class CallStream:
     def now_s(self) -> float:
         """Where the call's clock stands."""
         return self._replay.end_s
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no stream, and none is being opened: only new settings can help."""
+        return self._stream is None and (self._opener is None or self._opener.done())
 
     async def open(self, sample_rate: int) -> None:
         """Open a stream at this rate, or go on trying in the background while audio is kept."""
@@ -92,7 +107,9 @@ class CallStream:
         Raises:
             AudioFormatError, AudioOverflowError: as RecognizerStream.push.
         """
-        if self._stream is not None:
+        if self._stream is None:
+            to_float(pcm)  # refuses now what the next stream would refuse among all that is kept
+        else:
             try:
                 self._stream.push(pcm)
             except StreamClosedError:
@@ -126,7 +143,7 @@ class CallStream:
         stream, self._stream = self._stream, None
         if stream is None:
             return
-        await self._finish(stream)
+        await self._finish(stream, deadline_s=FINISH_S)
         if readers := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(readers, timeout=self._flush_deadline_s)
 
@@ -153,15 +170,19 @@ class CallStream:
 
     async def _try_open(self) -> bool:
         """Whether there is nothing more to try."""
+        stream: RecognizerStream | None = None
+        origin_s = self._replay.start_s
         try:
-            stream = self._open_stream(self.sample_rate)
-        except NemotronVoiceError as error:
+            stream = self._open_stream(self.sample_rate, self._replay.room_s)
+            for packet in self._replay.packets():
+                stream.push(packet)
+        except Exception as failure:  # noqa: BLE001 - what isn't reported leaves the call deaf
+            if stream is not None:
+                await stream.aclose()
+            error = _own_error(failure)
             await self._on_error(error)
             # A full engine has a free slot again some day; a bad setting waits for a new one.
             return is_permanent(error)
-        origin_s = self._replay.start_s
-        for packet in self._replay.packets():
-            stream.push(packet)
         self._stream = stream
         self._start(self._read(stream, origin_s), "transcripts")
         if self._owed:
@@ -177,7 +198,8 @@ class CallStream:
         while True:
             await asyncio.sleep(self._reopen_s)
             self._reopen_s = min(2 * self._reopen_s, REOPEN_LAST_S)
-            if await self._try_open():
+            # New settings or another rate may have opened one meanwhile.
+            if self._stream is not None or await self._try_open():
                 return
 
     async def _read(self, stream: RecognizerStream, origin_s: float) -> None:
@@ -187,22 +209,25 @@ class CallStream:
             async for heard in stream:
                 self._reopen_s = REOPEN_FIRST_S
                 transcript = heard.shifted(origin_s)
-                if transcript.is_final and stream is self._stream:
+                current = stream is self._stream
+                if transcript.is_final and current:
                     self._replay.drop_until(transcript.end)
-                flush_id = -1 if heard.flush_id is None else heard.flush_id
-                answers = flush_id > answered
-                if answers:
-                    answered = flush_id
-                    if stream is self._stream:
+                answer: Answer | None = None
+                if heard.flush_id is not None and heard.flush_id > answered:
+                    answer, answered = "flush", heard.flush_id
+                    if current:
                         self._owed = max(0, self._owed - 1)
-                await self._on_transcript(transcript, answers)
-        except NemotronVoiceError as error:
-            current = stream is self._stream
-            if current:
+                elif heard.flush_id == answered and current and not self._owed:
+                    answer = "rest"
+                await self._on_transcript(transcript, answer)
+        except Exception as failure:  # noqa: BLE001 - as above: without a reader nothing is heard
+            error = _own_error(failure)
+            if stream is self._stream:
                 self._stream = None
+                if not is_permanent(error):
+                    self._reopen_later()
+            await stream.aclose()
             await self._on_error(error)
-            if current and not is_permanent(error):
-                self._reopen_later()
 
     async def _await(self, answer: Coroutine[Any, Any, Transcript]) -> None:
         try:
@@ -210,8 +235,18 @@ class CallStream:
         except NemotronVoiceError as error:  # as above
             logger.debug(f"{self._owner}: no answer to a flush: {error}")
 
-    async def _finish(self, stream: RecognizerStream) -> None:
+    async def _finish(self, stream: RecognizerStream, *, deadline_s: float = 60.0) -> None:
         try:
-            await stream.finish()
-        except NemotronVoiceError as error:
-            logger.debug(f"{self._owner}: no answer to the last flush: {error}")
+            await stream.finish(deadline_s=deadline_s)
+        except Exception as error:  # noqa: BLE001 - nothing may keep the pipeline from ending
+            logger.debug(f"{self._owner}: no answer to the last flush: {error!r}")
+            await stream.aclose()
+
+
+def _own_error(error: Exception) -> NemotronVoiceError:
+    """The error as one of ours: what isn't may pass, so it is none that is permanent."""
+    if isinstance(error, NemotronVoiceError):
+        return error
+    own = EngineError(f"the recogniser failed: {error!r}").with_traceback(error.__traceback__)
+    own.__cause__ = error
+    return own

@@ -176,4 +176,4 @@ def _as_named(language: Language | str) -> Language | str:
     if isinstance(language, Language):
         return language
     locale = agent_locale(language)
-    return Language(locale) if locale in set(Language) else to_language(locale) or locale
+    return to_language(locale) or locale

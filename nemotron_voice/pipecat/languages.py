@@ -9,16 +9,20 @@ from pipecat.transcriptions.language import Language
 from nemotron_voice.languages import nearest
 
 # Pipecat has no "ar-AR": Modern Standard Arabic is plain "ar" there.
-_OWN_NAMES = {"ar-AR": Language.AR}
+_NAMES = {language.value: language for language in Language} | {"ar-AR": Language.AR}
 # Written without spaces: finals are joined without one.
 _UNSPACED = ("zh", "ja", "th")
 
 
 def to_language(locale: str | None) -> Language | None:
-    """Pipecat's name of one of the 40 locales; None where no language was detected."""
+    """Pipecat's name of a locale; None where no language was detected.
+
+    Each of the 40 has one. A locale that a fine-tuned model has beside them may not: then it is
+    that of the language without a region, or None where Pipecat lacks it too.
+    """
     if locale is None:
         return None
-    return _OWN_NAMES.get(locale) or Language(locale)
+    return _NAMES.get(locale) or _NAMES.get(locale.partition("-")[0])
 
 
 def to_locale(language: Language | str | None, supported: Collection[str] | None = None) -> str:

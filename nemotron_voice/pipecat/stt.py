@@ -7,7 +7,6 @@ audio is put into the stream's queue, and a task of its own pushes what the stre
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
@@ -43,11 +42,12 @@ from nemotron_voice.errors import (
     EngineFullError,
     ModelError,
     NemotronVoiceError,
+    ProtocolError,
     ServerRefusedError,
     ServerUnreachableError,
     is_permanent,
 )
-from nemotron_voice.pipecat.call_stream import CallStream
+from nemotron_voice.pipecat.call_stream import Answer, CallStream
 from nemotron_voice.pipecat.languages import joins_without_space, to_language, to_locale
 from nemotron_voice.pipecat.speech_gate import Backlog, SpeechGate
 from nemotron_voice.recognizer import Recognizer, RecognizerStream
@@ -184,8 +184,11 @@ class NemotronSTTService(STTService):
     async def start(self, frame: StartFrame) -> None:
         """Load the engine if none was given, and open the call's stream."""
         await super().start(frame)
+        await self._begin()
+
+    async def _begin(self) -> None:
         try:
-            self._engine = self._own_engine or await shared_engine(str(self._settings.model))
+            self._engine = self._own_engine or await _load(str(self._settings.model))
         except NemotronVoiceError as error:
             await self._report(error)
             if is_permanent(error):
@@ -197,8 +200,13 @@ class NemotronSTTService(STTService):
         """The server doesn't answer yet: go on asking; the call keeps its audio meanwhile."""
         while self._engine is None:
             await asyncio.sleep(CONNECT_EVERY_S)
-            with contextlib.suppress(NemotronVoiceError):
-                self._engine = await shared_engine(str(self._settings.model))
+            try:
+                self._engine = await _load(str(self._settings.model))
+            except NemotronVoiceError as error:
+                if is_permanent(error):  # it answers, and refuses
+                    await self._call.aclose()
+                    await self._report(error)
+                    return
 
     async def stop(self, frame: EndFrame) -> None:
         """Finalise all that was said; its final goes out before the EndFrame does."""
@@ -222,15 +230,16 @@ class NemotronSTTService(STTService):
         if self._connecting is not None and not self._connecting.done():
             await self.cancel_task(self._connecting)
 
-    def _open_stream(self, sample_rate: int) -> RecognizerStream:
+    def _open_stream(self, sample_rate: int, max_buffered_s: float) -> RecognizerStream:
         if self._engine is None:
-            if self._connecting is not None:
+            if self._connecting is not None and not self._connecting.done():
                 raise ServerUnreachableError(f"{self._settings.model} does not answer yet")
             raise ModelError("no engine: loading the model failed, or the pipeline hasn't started")
         finalize = "flush" if self._gate.has_detector else "sentence"
         return self._engine.open(
             sample_rate=sample_rate,
             finalize=finalize,
+            max_buffered_s=max_buffered_s,
             **_stream_settings(self._settings, self._engine.languages),
         )
 
@@ -316,7 +325,10 @@ class NemotronSTTService(STTService):
                 f"settings refused: {error}", exception=error, category=ErrorCategory.APPLICATION
             )
             return {}
-        return await super()._update_settings(delta)
+        changed = await super()._update_settings(delta)
+        if changed and self._call.is_idle:  # what was refused for good has another chance
+            await self._begin()
+        return changed
 
     async def _apply(self, delta: STTSettings) -> None:
         engine = self._engine
@@ -327,7 +339,7 @@ class NemotronSTTService(STTService):
                     f"model={delta.model!r} can't be changed: this service was given its engine; "
                     "leave out engine= to let it load models by name"
                 )
-            engine = await shared_engine(str(delta.model))
+            engine = await _load(str(delta.model))
         update: dict[str, Any] = {}
         if is_given(delta.language):
             update["language"] = to_locale(delta.language, engine.languages if engine else None)
@@ -344,7 +356,7 @@ class NemotronSTTService(STTService):
 
     # ---- transcripts
 
-    async def _take(self, transcript: Transcript, answers_flush: bool) -> None:  # noqa: FBT001
+    async def _take(self, transcript: Transcript, answer: Answer | None) -> None:
         if not transcript.is_final:
             if self._gate.speaking and self._settings.interim_results:
                 await self._push_interim(transcript)
@@ -360,8 +372,10 @@ class NemotronSTTService(STTService):
         )
         if spoken is not transcript:
             logger.debug(f"{self}: heard where nobody spoke, dropped from {transcript.text!r}")
-        if answers_flush:
-            await self._push_finals([spoken], finalized=True)
+        # An incomplete answer's rest comes a moment later, and belongs to the same turn. Where it
+        # doesn't come, the turn ends after `ttfs_p99_latency`.
+        if answer == "flush" or (answer == "rest" and not self._gate.speaking):
+            await self._push_finals([spoken], finalized=transcript.complete)
         elif self._gate.speaking:
             await self._push_finals([spoken], finalized=False)
         elif spoken.text:  # alone in a silence it would open a turn
@@ -415,6 +429,15 @@ class NemotronSTTService(STTService):
         await self.push_error(str(error), exception=error, category=_category(error))
 
 
+async def _load(model: str) -> Recognizer:
+    try:
+        return await shared_engine(model)
+    except NemotronVoiceError:
+        raise
+    except Exception as error:  # CUDA out of memory, a library that doesn't load
+        raise ModelError(f"{model} can't be loaded: {error!r}") from error
+
+
 def _stream_settings(
     settings: NemotronSTTSettings, supported: Collection[str] | None = None
 ) -> dict[str, Any]:
@@ -425,7 +448,7 @@ def _stream_settings(
 
 def _category(error: NemotronVoiceError) -> ErrorCategory:
     """Pipecat's kind of an error; INVALID_REQUEST takes the service out of use."""
-    if isinstance(error, ConfigurationError | ModelError):
+    if isinstance(error, ConfigurationError | ModelError | ProtocolError):
         return ErrorCategory.INVALID_REQUEST
     if isinstance(error, EngineFullError):
         return ErrorCategory.RATE_LIMIT

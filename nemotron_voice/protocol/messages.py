@@ -147,6 +147,7 @@ class Results:
                 "flush_id": heard.flush_id,
                 "revision": heard.revision,
                 "spaced": heard.spaced,
+                "complete": heard.complete,
             }
         )
 
@@ -295,6 +296,7 @@ def _results(message: dict[str, Any]) -> Results:
         flush_id=None if flush_id is None else _integer(flush_id),
         revision=_integer(message["revision"]),
         spaced=message["spaced"] is True,
+        complete=message.get("complete", True) is True,  # older servers tell nothing of it
     )
     return Results(
         transcript,

@@ -24,12 +24,12 @@ from nemotron_voice.errors import (
     ProtocolError,
     ServerRefusedError,
     ServerUnreachableError,
+    is_permanent,
 )
 from nemotron_voice.protocol import (
     LISTEN_PATH,
     CloseStream,
     Configure,
-    ConfigureSuccess,
     Error,
     Finalize,
     KeepAlive,
@@ -45,7 +45,7 @@ from nemotron_voice.remote.stream import RemoteStream
 _log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S: Final = 4.0  # without audio; servers close after 10
-FIRST_WAIT_S: Final = 0.1  # between attempts to connect, at most and at random; doubled each time
+FIRST_WAIT_S: Final = 0.1  # between attempts, at most and at random; doubled each time
 LAST_WAIT_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 8 << 20  # of a server's message
 CLOSE_S: Final = 0.5  # for the server's goodbye
@@ -60,7 +60,7 @@ class Dial:
     urls: Sequence[str]  # tried in turn
     headers: Mapping[str, str]
     connect_s: float  # one attempt
-    reconnect_s: float  # all attempts in a row
+    reconnect_s: float  # all attempts in a row, connections that told nothing new among them
     heartbeat_s: float  # a connection silent for 1.5 times as long is given up
 
 
@@ -85,26 +85,13 @@ class Connections:
         self._url = first_url
         self._ever = False  # a connection has stood
         self._full = 0  # times that all servers refused, for want of room
+        self._fruitless = 0  # connections in a row that told nothing new
 
     async def run(self) -> None:
         """Serve the stream to its end; whatever goes wrong for good becomes its error."""
-        fruitless = 0
         try:
             while not self._stream.closed:
-                socket = await self._connect()
-                self._ever = True
-                try:
-                    ended, fruitful = await self._converse(socket)
-                finally:
-                    await socket.close()
-                if ended is None:
-                    self._stream.done()
-                    return
-                fruitless = 0 if fruitful else fruitless + 1
-                if fruitless >= FRUITLESS and not isinstance(ended, ServerUnreachableError):
-                    raise ended  # noqa: TRY301
-                _log.warning("connection lost (%s); hearing again what it may have missed", ended)
-                self._url += 1
+                await self._be_heard()
         except NemotronVoiceError as error:
             self._stream.fail(error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the stream must hear of it
@@ -115,14 +102,15 @@ class Connections:
 
     # ---- connecting
 
-    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
-        """Try the servers in turn until one takes the stream.
+    async def _be_heard(self) -> None:
+        """Try the servers until one has taken the stream and its connection has ended.
 
         Raises:
             ConfigurationError, ServerRefusedError: at once.
             EngineFullError: no server has had room, several times within a second or so, for a
                 stream that never had a connection.
-            ServerUnreachableError: none has answered for `reconnect_s`.
+            ServerUnreachableError: for `reconnect_s` no server has taken the stream, or each that
+                did has dropped it and told nothing new.
         """
         began = time.monotonic()
         try:
@@ -132,14 +120,42 @@ class Connections:
                 stop=stop_after_delay(self._dial.reconnect_s),
             ):
                 with attempt:
-                    return await self._try_each()
+                    await self._connect()
         except RetryError as error:
             last = error.last_attempt.exception()
             raise ServerUnreachableError(
-                f"no server took the stream for {time.monotonic() - began:.0f} s; tried "
+                f"no server has served the stream for {time.monotonic() - began:.0f} s; tried "
                 f"{', '.join(self._dial.urls)}; the last said: {last}"
             ) from last
-        raise AssertionError("unreachable")
+
+    async def _connect(self) -> None:
+        """One connection, from its beginning to its end.
+
+        When one ends, the next is tried at once; after a second one in a row that told nothing
+        new, with pauses, and for `reconnect_s` in all.
+
+        Raises:
+            _AgainError: no server took the stream, or dropped it as the one before did.
+            NemotronVoiceError: what another connection wouldn't do better.
+        """
+        socket = await self._try_each()
+        self._ever = True
+        began = time.monotonic()
+        try:
+            ended, fruitful = await self._converse(socket)
+        finally:
+            await socket.close()
+        if ended is None:
+            self._stream.done()
+            return
+        self._fruitless = 0 if fruitful else self._fruitless + 1
+        if self._fruitless >= FRUITLESS and not isinstance(ended, ServerUnreachableError):
+            raise ended
+        _log.warning("connection lost (%s); hearing again what it may have missed", ended)
+        self._url += 1
+        stood = time.monotonic() - began > self._dial.reconnect_s  # a caller may be silent so long
+        if self._fruitless > 1 and not stood:
+            raise _AgainError(ended)
 
     async def _try_each(self) -> aiohttp.ClientWebSocketResponse:
         causes: list[NemotronVoiceError] = []
@@ -178,7 +194,8 @@ class Connections:
                     compress=0,
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise _refusal(error.status, error.headers or {}) from None
+            refused = refusal(error.status, error.headers or {})
+            raise (refused if is_permanent(refused) else _AgainError(refused)) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             unreachable = ServerUnreachableError(f"{url} does not answer: {error!r}")
             raise _AgainError(unreachable) from error
@@ -242,8 +259,6 @@ class Connections:
                 failure = named_error(told.variant, told.description)
                 if isinstance(failure, ConfigurationError | AudioError | ProtocolError):
                     raise failure
-            elif isinstance(told, ConfigureSuccess):
-                fruitful = True
         if complete and failure is None and self._stream.ended:
             return None, fruitful
         lost = ServerUnreachableError(f"the connection ended with code {socket.close_code}")
@@ -258,10 +273,13 @@ def named_error(name: str, message: str) -> NemotronVoiceError:
     return ServerRefusedError(message or name)
 
 
-def _refusal(status: int, headers: Mapping[str, str]) -> Exception:
-    """What a refused handshake means."""
-    message = unquote(headers.get("dg-error", "")) or f"the server refused with HTTP {status}"
+def refusal(status: int, headers: Mapping[str, str], message: str = "") -> NemotronVoiceError:
+    """What a refusal with an HTTP status means; permanent, unless trying again may help.
+
+    A gateway says 502 to 504 while its servers restart, and 404 before it knows any.
+    """
+    told = unquote(headers.get("dg-error", ""))
+    message = message or told or f"the server refused with HTTP {status}"
     error = named_error(headers.get("x-nemotron-error", ""), message)
-    if status in {429, 503} or status >= 500 or status == 404:
-        return _AgainError(error)
-    return error
+    passing = status in {404, 429} or status >= 500
+    return ServerUnreachableError(message) if passing and is_permanent(error) else error

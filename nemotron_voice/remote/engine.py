@@ -20,12 +20,11 @@ from nemotron_voice.errors import (
     EngineClosedError,
     NemotronVoiceError,
     ProtocolError,
-    ServerRefusedError,
     ServerUnreachableError,
     UnsupportedLatencyError,
 )
 from nemotron_voice.protocol import ENGINE_PATH
-from nemotron_voice.remote.connection import Connections, Dial
+from nemotron_voice.remote.connection import Connections, Dial, refusal
 from nemotron_voice.remote.stream import RemoteStream
 
 _T = TypeVar("_T")
@@ -62,7 +61,8 @@ class RemoteEngine:
             url: "ws://host:8080" or "wss://..."; of several, the next is tried when one fails.
             api_key: of the server; None: the environment's NEMOTRON_VOICE_API_KEY, if it is set.
             connect_s: seconds that one attempt to connect may take.
-            reconnect_s: seconds without any server after which a stream fails.
+            reconnect_s: seconds without any server, or with servers that take the stream and drop
+                it, after which a stream fails.
             heartbeat_s: a ping is sent so often; without an answer within half of it, the
                 connection is taken for dead.
             replay_s: seconds of audio that a stream keeps to send again, 2 bytes a sample; up to
@@ -210,9 +210,8 @@ class RemoteEngine:
                     if response.status == 200:
                         return _about(await response.json())
                     said = (await response.text())[:300]
-                    failure = ServerRefusedError(
-                        f"{url} refused with HTTP {response.status}: {said}"
-                    )
+                    message = f"{url} refused with HTTP {response.status}: {said}"
+                    failure = refusal(response.status, response.headers, message)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 failure = ServerUnreachableError(
                     f"{url} does not answer ({error!r}); is `nemotron-voice serve` running there?"

@@ -216,6 +216,7 @@ def empty_answer(flush_id: int, at_s: float) -> Transcript:
         confidence=None,
         flush_id=flush_id,
         revision=0,
+        complete=False,
     )
 
 

@@ -78,6 +78,7 @@ class RemoteStream:
         self._sent: set[int] = set()  # of those that are kept
         self._flushes = 0
         self._revision = 0
+        self._interim_s = 0.0  # how far any interim has reached
         self._origin_s = 0.0  # where the present connection's clock began
         self._asked: list[int] = []  # flushes sent over it, in order
         self._drained: list[tuple[float, Future[None]]] = []
@@ -102,8 +103,8 @@ class RemoteStream:
                     "raise StreamOptions.max_buffered_s; a server that can't be reached, or is too "
                     "slow, ends here too"
                 )
-            if data:
-                self._history.append(data)
+            for at in range(0, len(data), MAX_MESSAGE_BYTES):  # servers refuse larger messages
+                self._history.append(data[at : at + MAX_MESSAGE_BYTES])
         self._wake(self)
 
     def update(self, *, language: object | None = None, latency_ms: int | None = None) -> None:
@@ -229,7 +230,10 @@ class RemoteStream:
             return entry
 
     def take(self, results: Results) -> bool:
-        """A transcript has come; returns whether it told anything new for good."""
+        """A transcript has come; returns whether it told anything that no connection had told.
+
+        An interim did so if it reaches further than any before: a replay begins with old ones.
+        """
         heard = results.transcript
         with self._lock:
             if self._closed:
@@ -237,9 +241,12 @@ class RemoteStream:
             flush_id = self._own_id(heard.flush_id)
             new = self._deliveries.new_part(heard.shifted(self._origin_s))
             if not new.is_final:
-                if new.text:
-                    self._events.put(self._numbered(new, None))
-                return False
+                if not new.text:
+                    return False
+                self._events.put(self._numbered(new, None))
+                further = new.end > self._interim_s
+                self._interim_s = max(self._interim_s, new.end)
+                return further
             answers = flush_id is not None and flush_id not in self._answered
             if not (answers or new.text):
                 return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -23,15 +23,16 @@ from nemotron_voice.errors import (
     NemotronVoiceError,
 )
 from nemotron_voice.languages import described
-from nemotron_voice.protocol import ENGINE_PATH, LISTEN_PATH, Error, parse_query
+from nemotron_voice.protocol import ENGINE_PATH, LISTEN_PATH, Error, ListenOptions, parse_query
 from nemotron_voice.server.access import Access, RefusedError
 from nemotron_voice.server.files import Files
-from nemotron_voice.server.listen import POLICY, TRY_LATER, Connection
+from nemotron_voice.server.health import ModelHealth
+from nemotron_voice.server.listen import BLOCK_S, POLICY, TRY_LATER, Connection
 from nemotron_voice.server.metrics import Metrics
 from nemotron_voice.server.options import ServerOptions
 
 if TYPE_CHECKING:
-    from nemotron_voice.engine import Engine
+    from nemotron_voice.engine import Engine, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class Service:
         self.options = options
         self.access = Access(options)
         self.metrics = Metrics(engine)
-        self.files = Files(engine, options, self.metrics)
+        self.model_health = ModelHealth()
+        self.files = Files(engine, options, self.metrics, self.model_health)
         self.connections: set[Connection] = set()
         self.draining = False
         self._empty = asyncio.Event()  # set: no connection
@@ -86,7 +88,7 @@ class Service:
                 options = parse_query(
                     websocket.query_params.multi_items(), self.engine.languages
                 )  # fmt: skip
-                stream = self.engine.open(options.stream_options())
+                stream = self._open(options)
                 connection: Connection | None = None
                 try:
                     connection = Connection(
@@ -95,6 +97,7 @@ class Service:
                         options,
                         limits=self.options,
                         metrics=self.metrics,
+                        health=self.model_health,
                         model=self.engine.model_name,
                     )
                     self.connections.add(connection)
@@ -116,6 +119,12 @@ class Service:
         except (RefusedError, NemotronVoiceError) as error:
             await self._refuse(websocket, error)
 
+    def _open(self, options: ListenOptions) -> Stream:
+        """A stream with room for what a Connection pushes before it waits for `max_buffered_s`."""
+        asked = options.stream_options()
+        room_s = max(asked.max_buffered_s, self.options.max_buffered_s + BLOCK_S)
+        return self.engine.open(asked, max_buffered_s=room_s)
+
     async def _refuse(self, websocket: WebSocket, error: Exception) -> None:
         refusal = as_refusal(error)
         kind = type(error).__name__ if isinstance(error, NemotronVoiceError) else "ServerRefused"
@@ -135,13 +144,17 @@ class Service:
     # ---- HTTP
 
     async def health(self, _: Request) -> Response:
-        """The process lives."""
+        """The process lives, and its model runs."""
+        if self.model_health.fault is not None:
+            return PlainTextResponse(self.model_health.fault, 503)
         return PlainTextResponse("ok")
 
     async def ready(self, _: Request) -> Response:
-        """New streams are welcome: an engine is warm once it is loaded, and this isn't ending."""
+        """New streams are welcome: a loaded model is warm, it runs, and this isn't ending."""
         if self.draining:
             return PlainTextResponse("draining", 503)
+        if self.model_health.fault is not None:
+            return PlainTextResponse(self.model_health.fault, 503)
         return PlainTextResponse("ready")
 
     async def metrics_page(self, request: Request) -> Response:
@@ -190,6 +203,8 @@ class Service:
             raise RefusedError(
                 408, f"the file was not here within {self.options.upload_s:g} s", reason="slow"
             ) from error
+        except ClientDisconnect as error:  # nobody reads it; metrics count it
+            raise RefusedError(499, "the client has gone", reason="gone") from error
         except RefusedError:
             await self.files.discard(request)
             raise

@@ -7,10 +7,10 @@ import contextlib
 import io
 import tempfile
 import uuid
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from starlette.datastructures import UploadFile
@@ -21,7 +21,7 @@ from nemotron_voice import languages
 from nemotron_voice.audio import read_file
 from nemotron_voice.captions import WRITERS
 from nemotron_voice.config import LATENCIES_MS, StreamOptions
-from nemotron_voice.errors import AudioDecodeError, ConfigurationError
+from nemotron_voice.errors import AudioDecodeError, ConfigurationError, StepFailedError
 from nemotron_voice.hear import hear
 from nemotron_voice.protocol.listen_options import parse_file_query
 from nemotron_voice.protocol.messages import alternative
@@ -30,8 +30,11 @@ from nemotron_voice.transcript import Transcript, join_texts, languages_by_words
 
 if TYPE_CHECKING:
     from nemotron_voice.engine import Engine
+    from nemotron_voice.server.health import ModelHealth
     from nemotron_voice.server.metrics import Metrics
     from nemotron_voice.server.options import ServerOptions
+
+_T = TypeVar("_T")
 
 # Times of words and of segments are told in any case.
 _KNOWN = {"file", "model", "language", "response_format", "stream", "timestamp_granularities[]"}
@@ -40,13 +43,17 @@ FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 
 
 class Files:
-    """Transcribes uploaded files, a few at a time; each takes a slot like a caller."""
+    """Takes in and transcribes files, a few at a time; each takes a slot like a caller."""
 
-    def __init__(self, engine: Engine, options: ServerOptions, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: Engine, options: ServerOptions, metrics: Metrics, health: ModelHealth
+    ) -> None:
         self._engine = engine
         self._options = options
         self._metrics = metrics
-        self._at_once = asyncio.Semaphore(options.max_uploads)
+        self._health = health
+        self._places = asyncio.Semaphore(options.max_uploads)
+        self._waiting = 0  # for a place
 
     async def listen(self, request: Request) -> Response:
         """Deepgram's form: the file is the body, options are in the query."""
@@ -54,10 +61,13 @@ class Files:
             raise ConfigurationError("the server fetches no URLs; send the file itself as the body")
         pairs = request.query_params.multi_items()
         language, warnings = parse_file_query(pairs, self._engine.languages)
-        with tempfile.NamedTemporaryFile(prefix="nemotron-") as file:
-            async with asyncio.timeout(self._options.upload_s):
-                await self._store(request.stream(), file)
-            finals, duration_s = await self._hear(Path(file.name), language)
+        async with self._place():
+            with tempfile.NamedTemporaryFile(prefix="nemotron-") as file:
+                async with asyncio.timeout(self._options.upload_s):
+                    await self._store(request.stream(), file)
+                finals, duration_s = await _while_there(
+                    request, self._hear(Path(file.name), language)
+                )
         self._metrics.files.labels("listen").inc()
         return JSONResponse(
             _deepgram_body(finals, duration_s, self._engine.model_name, warnings),
@@ -66,6 +76,10 @@ class Files:
     async def transcriptions(self, request: Request) -> Response:
         """OpenAI's form: a multipart form with the file in it."""
         self._check_length(request)
+        async with self._place():
+            return await self._transcribe(request)
+
+    async def _transcribe(self, request: Request) -> Response:
         async with asyncio.timeout(self._options.upload_s):
             form = await request.form(max_files=1, max_fields=20)
         upload = form.get("file")
@@ -84,7 +98,8 @@ class Files:
             language = languages.nearest(name, self._engine.languages)
         with tempfile.NamedTemporaryFile(prefix="nemotron-") as file:
             await self._store(_blocks(upload), file)
-            finals, duration_s = await self._hear(Path(file.name), language)
+            await form.close()  # a second copy of the file
+            finals, duration_s = await _while_there(request, self._hear(Path(file.name), language))
         self._metrics.files.labels("transcriptions").inc()
         response = _openai_response(finals, duration_s, output)
         if ignored := sorted(name for name in form if name not in _KNOWN):
@@ -102,6 +117,27 @@ class Files:
                     left -= len(block)
                     if left < 0:
                         return
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Wait for a place; of a file without one, nothing is read.
+
+        Raises:
+            RefusedError: 503, as many wait as may.
+        """
+        if self._waiting >= self._options.max_waiting_uploads:
+            raise RefusedError(
+                503, f"{self._waiting} files wait already; try again later", reason="uploads"
+            )
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def _check_length(self, request: Request) -> None:
         """Refuse a form by its announced length: without one its size can't be bounded."""
@@ -135,6 +171,7 @@ class Files:
         def take(transcript: Transcript) -> None:
             if transcript.is_final and transcript.text:
                 finals.append(transcript)
+                self._health.heard()
 
         def progress(seconds: float) -> None:
             nonlocal heard_s
@@ -147,18 +184,44 @@ class Files:
             interim_results=False,
         )
         try:
-            async with self._at_once:
-                await hear(
-                    self._engine,
-                    await asyncio.to_thread(read_file, path),
-                    options,
-                    realtime=False,
-                    on_transcript=take,
-                    on_progress=progress,
-                )
+            await hear(
+                self._engine,
+                await asyncio.to_thread(read_file, path),
+                options,
+                realtime=False,
+                on_transcript=take,
+                on_progress=progress,
+            )
+        except StepFailedError as error:
+            self._health.ended(error)
+            raise
         except AudioDecodeError as error:  # the name on this machine is nobody's business
             raise AudioDecodeError(str(error).replace(str(path), "the file")) from None
         return finals, heard_s
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """Work for a client whose request has been read, and no longer than it waits for the answer.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+
+    async def until_gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.create_task(work, name="file-hear")
+    leaving = asyncio.create_task(until_gone(), name="file-leave")
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _blocks(upload: UploadFile) -> AsyncIterable[bytes]:

@@ -43,6 +43,7 @@ from nemotron_voice.server.decoding import PacketDecoder
 if TYPE_CHECKING:
     from nemotron_voice.endpointing import Endpointer
     from nemotron_voice.recognizer import RecognizerStream
+    from nemotron_voice.server.health import ModelHealth
     from nemotron_voice.server.metrics import Metrics
     from nemotron_voice.server.options import ServerOptions
     from nemotron_voice.transcript import Transcript
@@ -52,6 +53,7 @@ _log = logging.getLogger(__name__)
 FINALIZE_S = 2.0  # a Finalize is answered by then, with what is known
 FINISH_S = 60.0  # a CloseStream; on a busy engine much may be undecoded
 WATCH_S = 0.5  # how often idleness is looked at
+BLOCK_S = 1  # of audio put into the stream at once: a message may be half a minute long
 
 # WebSocket close codes, RFC 6455 and the IANA registry.
 NORMAL, GOING_AWAY, POLICY, FAILED, RESTARTING, TRY_LATER = 1000, 1001, 1008, 1011, 1012, 1013
@@ -87,6 +89,7 @@ class Connection:
         *,
         limits: ServerOptions,
         metrics: Metrics,
+        health: ModelHealth,
         model: str,
     ) -> None:
         self.request_id = uuid.uuid4().hex
@@ -95,6 +98,7 @@ class Connection:
         self._options = options
         self._limits = limits
         self._metrics = metrics
+        self._health = health
         self._model = model
         self._session = ListenSession(options)
         self._decoder = PacketDecoder(options)
@@ -185,8 +189,8 @@ class Connection:
         if not pcm:
             return
         second = 2 * self._options.sample_rate
-        for at in range(0, len(pcm), second):  # a message may be half a minute long
-            block = pcm[at : at + second]
+        for at in range(0, len(pcm), BLOCK_S * second):
+            block = pcm[at : at + BLOCK_S * second]
             self._stream.push(block)
             self._audio_s += len(block) / second
             if self._endpointer is not None:
@@ -269,6 +273,8 @@ class Connection:
     async def _write(self) -> _Ending:
         try:
             async for transcript in self._stream:
+                if transcript.text:
+                    self._health.heard()
                 asker: Asker | None = None
                 if transcript.flush_id in self._askers:  # its first answer; a rest may follow
                     asker, asked_at = self._askers.pop(transcript.flush_id)
@@ -318,6 +324,7 @@ class Connection:
 
     async def _close(self, ending: _Ending) -> None:
         self._metrics.ended.labels(str(ending.code)).inc()
+        self._health.ended(ending.error)
         _log.info(
             "listen %s ended: code=%d reason=%r audio_s=%.1f lasted_s=%.1f",
             *(self.request_id, ending.code, ending.reason, self._audio_s),

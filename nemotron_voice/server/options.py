@@ -31,8 +31,9 @@ class ServerOptions:
     send_s: float = 10.0  # a client that doesn't read for so long is cut off
     max_streams_per_key: int | None = None  # None: as many as the engine has
     max_upload_bytes: int = 200 << 20  # a file sent over HTTP
-    upload_s: float = 300.0  # until a file sent over HTTP must be here
-    max_uploads: int = 4  # files transcribed at once; more wait
+    upload_s: float = 300.0  # until a file sent over HTTP must be here, from its turn on
+    max_uploads: int = 4  # files taken in and heard at once
+    max_waiting_uploads: int = 16  # for one of these places; more are told to come again
     drain_s: float = 10.0  # from SIGTERM to the end, finals delivered
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from nemotron_voice.errors import (
     EngineFullError,
     ModelNotFoundError,
     ServerRefusedError,
+    StepFailedError,
 )
 from nemotron_voice.server import ServerOptions
 from tests.running_server import free_port
@@ -158,6 +159,21 @@ def test_streams_that_wait_without_a_step_make_a_replica_unwell(
     app.check_health()
     waiting.waiting = 0
     time.sleep(0.1)
+    app.check_health()
+
+
+def test_streams_that_all_fail_at_their_step_make_a_replica_unwell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = SimpleNamespace(replica_tag="one")
+    monkeypatch.setattr(serving.serve, "get_replica_context", lambda: context)
+    app = serving.ReplicaApp(ClusterOptions(model="demo"))
+    for _ in range(5):
+        app.check_health()
+        app._service.model_health.ended(StepFailedError("CUDA error"))
+    with pytest.raises(EngineError, match="the last 5 streams"):
+        app.check_health()
+    app._service.model_health.heard()
     app.check_health()
 
 

@@ -78,6 +78,15 @@ def test_mid_speech_only_what_the_stream_has_completed_is_final() -> None:
     assert finaliser.flush([], 40.0, 1).text == "for ty people"
 
 
+def test_an_answer_in_mid_speech_says_that_it_is_not_complete_and_its_rest_that_it_is() -> None:
+    finaliser = auto()
+    finaliser.add(spoken("a table for", 10), 14)
+    assert not finaliser.flush_mid_speech(19.0, 0).complete
+    (rest,) = finaliser.add([], 40)
+    assert (rest.text, rest.flush_id, rest.complete) == ("for", 0, True)
+    assert finaliser.flush([], 44.0, 1).complete
+
+
 def test_a_word_left_by_a_flush_comes_on_its_own_when_nothing_follows() -> None:
     finaliser = auto()
     finaliser.add(spoken("yes", 10), 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("livekit.agents")
 
 import jiwer
+from livekit import rtc
 from livekit.agents import Agent, CloseReason
 from livekit.agents.types import APIConnectOptions
 from livekit.agents.voice.agent_session import SessionConnectOptions
@@ -147,6 +149,42 @@ async def test_an_engine_that_stalls_costs_delay_and_no_word(
     assert log.errors == []
     assert jiwer.wer(expected, " ".join(event.transcript for _, event in log.finals)) <= 0.2
     assert engine.stats().streams == 0
+
+
+async def test_what_a_full_replay_brings_back_leaves_room_for_the_live_audio(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After 31 s without a final the stream breaks, and the device is busy for a while."""
+    opened: list[Any] = []
+    recogniser = Recogniser(engine)
+    monkeypatch.setattr(
+        recogniser, "open", lambda **o: opened.append(engine.open(**o)) or opened[-1]
+    )
+    errors: list[Any] = []
+    ears = STT(engine=recogniser)
+    ears.on("error", errors.append)
+    stream = ears.stream(conn_options=QUICK.stt_conn_options)
+
+    async def push(seconds: float) -> None:
+        for _ in range(round(seconds / 0.05)):
+            stream.push_frame(rtc.AudioFrame(b"\0\0" * 800, RATE, 1, 800))
+        await asyncio.sleep(0.3)
+
+    await push(20.0)
+    await push(11.0)
+    free = threading.Event()
+    run = engine._runner.run
+    monkeypatch.setattr(engine._runner, "run", lambda works: free.wait(10.0) and run(works))
+    opened[0].fail(StepFailedError("the device is gone"))
+    await asyncio.sleep(0.3)
+    await push(10.0)
+    free.set()
+    await opened[-1].drained()
+    await stream.aclose()
+    assert len(opened) == 2
+    assert [error.recoverable for error in errors] == [True]
+    assert "audio are waiting" not in caplog.text
+    assert opened[1]._audio.end == pytest.approx(40.0 * RATE, abs=RATE // 10)
 
 
 async def test_what_breaks_always_ends_the_session_with_an_error(

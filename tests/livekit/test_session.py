@@ -54,6 +54,26 @@ async def test_every_mode_closes_turns(turn_detection: Any) -> None:
     assert log.errors == []
 
 
+async def test_noise_after_the_last_word_splits_no_turn() -> None:
+    """The engine takes it for speech: what it finalises at first lacks the last word."""
+    call = bundled_calls()[0]
+    turn = call.turns[2]
+    said = read_samples(call.audio)[int((turn.start - 0.4) * RATE) : int(turn.end * RATE)]
+    level = 10 ** (-8 / 20) * float(np.sqrt(np.mean(said**2)))
+    noise = level * np.random.default_rng(1).standard_normal(3 * RATE)
+    silence = np.zeros(RATE // 2)
+    samples = np.concatenate([silence, said, noise, silence]).astype(np.float32)
+    with Engine.load("demo", threads=1) as engine:
+        caller = RecordedCaller(samples)
+        ears = STT(engine=engine, latency_ms=160)
+        async with talking(caller, stt=ears, turn_detection="stt") as (session, log):
+            await finish(caller)
+            assert session.user_state != "speaking"
+    finals = [event.transcript for _, event in log.finals]
+    assert len(finals) > 1  # or it tests nothing
+    assert [text for _, text in log.committed if text] == [" ".join(finals)]
+
+
 async def test_the_voice_changes_before_the_first_spanish_answer() -> None:
     call = bundled_calls()[0]
     first = next(n for n, turn in enumerate(call.turns) if turn.language == "es-ES")

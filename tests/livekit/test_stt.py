@@ -23,6 +23,7 @@ from nemotron_voice.errors import (
 )
 from nemotron_voice.livekit import STT, RecognizeStream
 from nemotron_voice.livekit.stt import MANUAL_FLUSH
+from nemotron_voice.transcript import Transcript
 from tests.scripted_recognizer import ScriptedRecognizer, transcript
 
 RATE = 24_000  # as a room gives it
@@ -185,6 +186,84 @@ async def test_who_goes_on_talking_isn_t_cut_off() -> None:
         assert "END_OF_SPEECH" not in caller.kinds()
 
 
+async def mid_speech(caller: Listener, recognizer: ScriptedRecognizer) -> None:
+    """A caller whose flush brings only the words before the last one, as in loud noise."""
+    await caller.push(1.0)
+    recognizer.stream.say(transcript("A table for four", start=0.2))
+    await settle()
+    await caller.push(0.8)
+
+
+def ours(recognizer: ScriptedRecognizer) -> STT:
+    return STT(engine=recognizer, latency_ms=80, end_of_utterance_s=0.6, preflight_s=None)
+
+
+def rest(*, flush_id: int = 0) -> Transcript:
+    return transcript("four.", final=True, start=0.8, flush_id=flush_id)
+
+
+FIRST_WORDS = transcript("A table for", final=True, start=0.2, flush_id=0, complete=False)
+BEGINNING = ["START_OF_SPEECH", "INTERIM_TRANSCRIPT", "FINAL_TRANSCRIPT"]
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_the_end_of_speech_waits_for_the_word_that_a_flush_in_mid_speech_left(
+    shown: bool,
+) -> None:
+    recognizer = ScriptedRecognizer(FIRST_WORDS)
+    async with listening(ours(recognizer)) as caller:
+        await mid_speech(caller, recognizer)
+        assert caller.kinds() == BEGINNING
+        if shown:
+            recognizer.stream.say(transcript("four", start=0.8))
+            await settle()
+        recognizer.stream.say(rest())
+        await settle()
+        assert caller.kinds()[3:] == [
+            *(["INTERIM_TRANSCRIPT"] if shown else []),
+            *("FINAL_TRANSCRIPT", "END_OF_SPEECH"),
+        ]
+        await caller.push(3.0)
+        await caller.end()
+    assert caller.texts() == ["A table for", "four."]
+    assert [kind for kind in caller.kinds() if kind.endswith("_OF_SPEECH")] == [
+        *("START_OF_SPEECH", "END_OF_SPEECH"),
+    ]
+
+
+async def test_the_session_s_own_flush_ends_the_speech_and_what_it_left_is_closed_as_well() -> None:
+    recognizer = ScriptedRecognizer(FIRST_WORDS)
+    async with listening(flushing(recognizer)) as caller:
+        await mid_speech(caller, recognizer)
+        await caller.flush()
+        assert caller.kinds() == [*BEGINNING, "END_OF_SPEECH"]
+        recognizer.stream.say(rest())
+        await settle()
+        assert caller.kinds()[4:] == ["START_OF_SPEECH", "FINAL_TRANSCRIPT", "END_OF_SPEECH"]
+
+
+async def test_an_end_that_waits_for_words_comes_without_them_in_the_end() -> None:
+    recognizer = ScriptedRecognizer(FIRST_WORDS)
+    async with listening(ours(recognizer)) as caller:
+        await mid_speech(caller, recognizer)
+        await caller.push(2.0)
+        assert caller.kinds() == [*BEGINNING, "END_OF_SPEECH"]
+
+
+async def test_who_goes_on_after_a_flush_in_mid_speech_is_still_speaking() -> None:
+    recognizer = ScriptedRecognizer(FIRST_WORDS, "four on Friday.")
+    async with listening(ours(recognizer)) as caller:
+        await mid_speech(caller, recognizer)
+        for end_s in (2.2, 2.6, 3.0, 3.4):
+            recognizer.stream.say(transcript("four on Friday", start=end_s - 0.6))
+            await settle()
+            await caller.push(0.4)
+        assert "END_OF_SPEECH" not in caller.kinds()
+        await caller.push(0.8)
+        assert caller.kinds()[-2:] == ["FINAL_TRANSCRIPT", "END_OF_SPEECH"]
+    assert caller.texts() == ["A table for", "four on Friday."]
+
+
 async def test_punctuation_alone_is_no_final() -> None:
     async with listening(flushing(ScriptedRecognizer("."))) as caller:
         await caller.push(0.5)
@@ -265,6 +344,14 @@ async def test_an_engine_that_falls_behind_is_told_once_and_heals(
         await caller.end()
     assert caller.texts() == ["Later."]
     assert sum("30 s" in record.message for record in caplog.records) == 1
+
+
+async def test_a_first_frame_longer_than_what_is_kept_for_a_break_is_pushed_all_the_same() -> None:
+    recognizer = ScriptedRecognizer("All of it.")
+    async with listening(flushing(recognizer)) as caller:
+        caller.stream.push_frame(frame(35.0))
+        await caller.flush()
+    assert recognizer.stream.pushed_s == pytest.approx(35.0)
 
 
 async def test_several_channels_are_refused_and_not_retried() -> None:

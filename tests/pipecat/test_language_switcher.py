@@ -21,6 +21,7 @@ from pipecat.frames.frames import (
 from pipecat.tests.utils import SleepFrame, run_test
 from pipecat.transcriptions.language import Language
 
+from nemotron_voice import languages
 from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.language_switch import LanguageChange
 from nemotron_voice.pipecat import NemotronLanguageSwitcher
@@ -104,3 +105,20 @@ async def test_what_a_muted_user_says_switches_nothing() -> None:
 def test_a_voice_for_a_language_that_isn_t_spoken_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="fr-FR"):
         NemotronLanguageSwitcher(languages=BOTH, voices={"fr-FR": "amelie"})
+
+
+async def test_a_fine_tuned_model_s_language_that_pipecat_lacks_is_told_as_its_locale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("BY_CODE", "_EXACT", "_LANGUAGES", "_TAGS"):  # what `add` does is undone
+        monkeypatch.setattr(languages, name, dict(getattr(languages, name)))
+    slot = languages.free_slot("rw-RW")
+    languages.add(
+        languages.Locale(
+            "rw-RW", "Kinyarwanda", "Rwanda", "Ikinyarwanda", languages.READY, slot, ()
+        )
+    )
+    switcher = NemotronLanguageSwitcher(languages=["en-US", "rw-RW"], instruction=None)
+    settings, _ = await heard(switcher, [says("Muraho neza cyane.", "rw-RW")])
+    assert isinstance(settings, TTSUpdateSettingsFrame)
+    assert settings.delta.language == switcher.current_language == "rw-RW"

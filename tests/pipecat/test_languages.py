@@ -27,6 +27,21 @@ def test_forty_locales_have_forty_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("locale", "language"),
+    [
+        ("eu-ES", Language.EU_ES),
+        ("tl-PH", Language.TL),
+        ("rw-RW", None),
+        (None, None),
+    ],
+)
+def test_a_locale_that_pipecat_lacks_is_its_language_or_none(
+    locale: str | None, language: Language | None
+) -> None:
+    assert to_language(locale) is language
+
+
+@pytest.mark.parametrize(
     ("language", "locale"),
     [
         (Language.AR, "ar-AR"),

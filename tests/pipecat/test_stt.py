@@ -37,12 +37,21 @@ from pipecat.utils.errors import ErrorCategory
 from nemotron_voice.errors import (
     AudioOverflowError,
     ConfigurationError,
+    EngineError,
     EngineFullError,
+    ModelError,
+    NemotronVoiceError,
+    ProtocolError,
+    ServerRefusedError,
+    ServerUnreachableError,
     StepFailedError,
+    is_permanent,
 )
 from nemotron_voice.pipecat import NEMOTRON_TTFS_P99, NemotronSTTService
+from nemotron_voice.pipecat.call_stream import FINISH_S
 from nemotron_voice.pipecat.speech_gate import Backlog
-from tests.scripted_recognizer import ScriptedRecognizer, transcript
+from nemotron_voice.pipecat.stt import _category
+from tests.scripted_recognizer import ScriptedRecognizer, ScriptedStream, transcript
 
 RATE = 16_000
 
@@ -96,12 +105,21 @@ async def hear(
     return list(down), list(up)
 
 
+def errors(frames: Sequence[Frame]) -> list[ErrorFrame]:
+    return [frame for frame in frames if isinstance(frame, ErrorFrame)]
+
+
 def finals(frames: Sequence[Frame]) -> list[TranscriptionFrame]:
     return [frame for frame in frames if isinstance(frame, TranscriptionFrame)]
 
 
 def interims(frames: Sequence[Frame]) -> list[str]:
     return [frame.text for frame in frames if isinstance(frame, InterimTranscriptionFrame)]
+
+
+def ttfb(frames: Sequence[Frame]) -> list[float]:
+    data = [item for frame in frames if isinstance(frame, MetricsFrame) for item in frame.data]
+    return [item.value for item in data if isinstance(item, TTFBMetricsData) if item.value]
 
 
 async def test_a_stop_brings_a_finalized_transcript_with_its_language() -> None:
@@ -213,13 +231,87 @@ async def test_the_last_words_come_before_the_end_frame() -> None:
 
 
 async def test_when_the_caller_goes_on_before_the_answer_the_final_does_not_end_the_turn() -> None:
-    recognizer = ScriptedRecognizer("A table", "for four.")
+    recognizer = ScriptedRecognizer("not yet", "for four.")
+
+    def later() -> None:
+        recognizer.stream.late = True
+
+    def answers() -> None:
+        recognizer.stream.late = False
+        recognizer.stream.say(transcript("A table", final=True, start=0.5, flush_id=0))
+
+    before = [Do(what=later), audio(1.0), starts(), audio(0.2), stops()]
+    goes_on = [starts(), Do(what=answers), audio(1.0), stops(), SleepFrame(0.1)]
+    down, _ = await hear(recognizer, [*before, *goes_on])
+    assert [(final.text, final.finalized) for final in finals(down)] == [
+        ("A table", False),
+        ("for four.", True),
+    ]
+
+
+def partial(text: str) -> Any:
+    return transcript(text, final=True, start=0.5, flush_id=0, complete=False)
+
+
+def rest(recognizer: ScriptedRecognizer) -> Do:
+    late = transcript("for four.", final=True, start=1.0, flush_id=0)
+    return Do(what=lambda: recognizer.stream.say(late))
+
+
+@pytest.mark.parametrize("said", ["A table", ""])
+async def test_the_rest_of_an_incomplete_answer_ends_its_own_turn(said: str) -> None:
+    recognizer = ScriptedRecognizer(partial(said))
+    down, _ = await hear(recognizer, [*turn(), rest(recognizer), SleepFrame(PAUSE), audio(0.1)])
+    first = [(said, False)] if said else []
+    assert [(f.text, f.finalized) for f in finals(down)] == [*first, ("for four.", True)]
+    # Before the EndFrame came, and the measurement ends with it, not after the framework's 2 s.
+    assert len(ttfb(down)) == 1
+    last_audio = max(at for at, frame in enumerate(down) if isinstance(frame, InputAudioRawFrame))
+    assert down.index(finals(down)[-1]) < last_audio
+
+
+async def test_an_incomplete_answer_without_a_rest_is_measured_by_the_framework_s_timeout() -> None:
+    recognizer = ScriptedRecognizer(partial("A table"))
+    down, _ = await hear(recognizer, [*turn(), SleepFrame(0.3)], stt_ttfb_timeout=0.1)
+    assert [(f.text, f.finalized) for f in finals(down)] == [("A table", False)]
+    assert len(ttfb(down)) == 1
+
+
+async def test_the_rest_that_comes_when_the_caller_speaks_again_does_not_end_the_turn() -> None:
+    recognizer = ScriptedRecognizer(partial("A table"), "At eight.")
     down, _ = await hear(
         recognizer,
-        [audio(1.0), starts(), audio(0.2), stops(), starts(), audio(1.0), stops(), SleepFrame(0.1)],
+        [*turn(), starts(), rest(recognizer), audio(0.5), stops(), SleepFrame(PAUSE)],
     )
-    assert [final.text for final in finals(down)] == ["A table", "for four."]
-    assert [final.finalized for final in finals(down)][-1] is True
+    assert [(f.text, f.finalized) for f in finals(down)] == [
+        ("A table", False),
+        ("for four.", False),
+        ("At eight.", True),
+    ]
+
+
+async def test_the_rest_that_comes_after_another_stop_does_not_answer_it() -> None:
+    recognizer = ScriptedRecognizer(partial("A table"))
+
+    def later() -> None:
+        recognizer.stream.late = True
+
+    def answers() -> None:
+        recognizer.stream.say(transcript("At eight.", final=True, start=1.5, flush_id=1))
+
+    down, _ = await hear(
+        recognizer,
+        [
+            *turn(),
+            *(Do(what=later), starts(), audio(0.5), stops(), rest(recognizer), Do(what=answers)),
+            SleepFrame(PAUSE),
+        ],
+    )
+    assert [(f.text, f.finalized) for f in finals(down)] == [
+        ("A table", False),
+        ("for four.", False),
+        ("At eight.", True),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +321,7 @@ async def test_when_the_caller_goes_on_before_the_answer_the_final_does_not_end_
         ("ja-JP", Language.JA_JP, True),
         ("zh-CN", Language.ZH_CN, True),
         ("th-TH", Language.TH_TH, True),
+        ("rw-RW", None, False),  # a fine-tuned model's; Pipecat has no name for it
         (None, None, False),
     ],
 )
@@ -404,6 +497,205 @@ async def test_a_full_engine_is_tried_again_and_no_audio_is_lost() -> None:
     assert error.category is ErrorCategory.RATE_LIMIT
     assert recognizer.stream.pushed_s == pytest.approx(1.4)
     assert [final.text for final in finals(down)] == ["Here I am."]
+
+
+class Overflowing(ScriptedStream):
+    """Takes no audio."""
+
+    def push(self, pcm: bytes) -> None:
+        raise AudioOverflowError("30 s are waiting")
+
+
+async def test_half_a_minute_of_kept_audio_has_room_in_the_next_stream_beside_live_audio() -> None:
+    recognizer = ScriptedRecognizer("Here I am.")
+    recognizer.refusals = [EngineFullError("every slot is taken")]
+    packets = [audio(0.07) for _ in range(450)]
+    down, up = await hear(recognizer, [*packets, SleepFrame(0.4), *turn(0.2)])
+    assert [error.category for error in errors(up)] == [ErrorCategory.RATE_LIMIT]
+    kept_s = recognizer.stream.pushed_s - 0.4
+    assert 29.9 < kept_s <= 30.0
+    assert recognizer.stream.options.max_buffered_s == pytest.approx(kept_s + 30.0)
+    assert [final.text for final in finals(down)] == ["Here I am."]
+
+
+async def test_a_stream_that_can_t_take_what_was_kept_is_closed_and_another_one_tried() -> None:
+    recognizer = ScriptedRecognizer("Here I am.")
+    recognizer.refusals = [EngineFullError("every slot is taken")]
+    opened = recognizer.open
+    overflowing: list[Overflowing] = []
+
+    def open_(**options: Any) -> ScriptedStream:
+        stream = opened(**options)  # or refuses
+        if not overflowing:
+            overflowing.append(Overflowing(stream.options, []))
+            return overflowing[0]
+        return stream
+
+    recognizer.open = open_  # type: ignore[method-assign, assignment]
+    down, up = await hear(recognizer, [audio(1.0), SleepFrame(1.0), *turn(0.2)])
+    assert [error.category for error in errors(up)] == [
+        ErrorCategory.RATE_LIMIT,
+        ErrorCategory.SERVER,
+    ]
+    assert overflowing[0].closed
+    assert recognizer.stream.pushed_s == pytest.approx(1.4)
+    assert [final.text for final in finals(down)] == ["Here I am."]
+
+
+async def test_half_a_sample_that_comes_before_there_is_a_stream_does_not_spoil_what_is_kept() -> (
+    None
+):
+    recognizer = ScriptedRecognizer("Here I am.")
+    recognizer.refusals = [EngineFullError("every slot is taken")]
+    odd = InputAudioRawFrame(b"\1\0\1", RATE, 1)
+    down, up = await hear(recognizer, [audio(1.0), odd, SleepFrame(0.4), *turn(0.2)])
+    assert [error.category for error in errors(up)] == [
+        ErrorCategory.RATE_LIMIT,
+        ErrorCategory.APPLICATION,
+    ]
+    assert recognizer.stream.pushed_s == pytest.approx(1.4)
+    assert [final.text for final in finals(down)] == ["Here I am."]
+
+
+async def test_any_other_exception_of_a_stream_is_an_error_and_the_call_goes_on() -> None:
+    recognizer = ScriptedRecognizer("One.", "Two.")
+
+    def breaks() -> None:
+        recognizer.stream.say(RuntimeError("CUDA error: an illegal memory access"))
+
+    down, up = await hear(
+        recognizer, [*turn(), audio(0.6), Do(what=breaks), SleepFrame(0.4), *turn(0.2)]
+    )
+    (error,) = errors(up)
+    assert "illegal memory access" in error.error
+    assert error.category is ErrorCategory.SERVER
+    assert [stream.closed for stream in recognizer.streams] == [True, True]
+    assert [final.text for final in finals(down)] == ["One.", "Two."]
+
+
+async def test_any_other_exception_at_the_opening_is_an_error_and_tried_again() -> None:
+    recognizer = ScriptedRecognizer("Here I am.")
+    recognizer.refusals = [RuntimeError("CUDA out of memory")]
+    down, up = await hear(recognizer, [audio(1.0), SleepFrame(0.4), *turn(0.2)])
+    assert ["CUDA out of memory" in error.error for error in errors(up)] == [True]
+    assert [final.text for final in finals(down)] == ["Here I am."]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("CUDA out of memory"), ImportError("libcudart")])
+async def test_a_model_that_can_t_be_loaded_takes_the_service_out_of_use(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(model: str) -> Any:
+        raise failure
+
+    monkeypatch.setattr("nemotron_voice.pipecat.stt.shared_engine", fails)
+    service = NemotronSTTService()
+    _, up = await run_test(service, frames_to_send=turn())
+    (error,) = errors(up)
+    assert str(failure) in error.error
+    assert error.category.is_permanent
+    assert not service.is_usable
+
+
+async def test_settings_that_can_work_bring_a_refused_service_back() -> None:
+    recognizer = ScriptedRecognizer("Here I am.")
+    recognizer.refusals = [ConfigurationError("the model has no such language")]
+    delta = NemotronSTTService.Settings(language="en-US")
+    service = NemotronSTTService(engine=recognizer)
+    down, up = await run_test(
+        service,
+        frames_to_send=[
+            *(SleepFrame(PAUSE), STTUpdateSettingsFrame(delta=delta), SleepFrame(PAUSE)),
+            *turn(),
+        ],
+    )
+    assert len(errors(up)) == 1
+    assert service.is_usable
+    assert recognizer.stream.options.language == "en-US"
+    assert [final.text for final in finals(list(down))] == ["Here I am."]
+
+
+async def test_new_settings_load_a_model_that_could_not_be_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recognizer = ScriptedRecognizer("Here I am.")
+    answers: list[Any] = [ModelError("no such model"), recognizer]
+
+    async def load(model: str) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("nemotron_voice.pipecat.stt.shared_engine", load)
+    service = NemotronSTTService()
+    delta = NemotronSTTService.Settings(language="en-US")
+    down, _ = await run_test(
+        service,
+        frames_to_send=[
+            *(SleepFrame(PAUSE), STTUpdateSettingsFrame(delta=delta), SleepFrame(PAUSE)),
+            *turn(),
+        ],
+    )
+    assert service.is_usable
+    assert [final.text for final in finals(list(down))] == ["Here I am."]
+
+
+async def test_a_server_that_comes_late_and_refuses_takes_the_service_out_of_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals = [ServerUnreachableError("does not answer"), ServerRefusedError("401: wrong key")]
+    asked: list[str] = []
+
+    async def refuses(model: str) -> Any:
+        asked.append(model)
+        raise refusals[min(len(asked), len(refusals)) - 1]
+
+    monkeypatch.setattr("nemotron_voice.pipecat.stt.shared_engine", refuses)
+    monkeypatch.setattr("nemotron_voice.pipecat.stt.CONNECT_EVERY_S", 0.05)
+    service = NemotronSTTService(url="ws://localhost:8080")
+    _, up = await run_test(service, frames_to_send=[audio(0.5), SleepFrame(1.0)])
+    assert "401" in errors(up)[-1].error
+    assert not service.is_usable
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(ConfigurationError("x"), ModelError("x"), ServerRefusedError("x"), ProtocolError("x")),
+        *(EngineFullError("x"), EngineError("x"), ServerUnreachableError("x")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_call_gives_up_on_is_permanent_for_the_framework_too(
+    error: NemotronVoiceError,
+) -> None:
+    assert _category(error).is_permanent is is_permanent(error)
+
+
+async def test_a_call_that_ends_waits_some_seconds_at_most_for_its_last_words() -> None:
+    recognizer = ScriptedRecognizer()
+    waited: list[float] = []
+
+    def goes_dead() -> None:
+        async def finish(*, deadline_s: float = 60.0) -> Any:
+            waited.append(deadline_s)
+            raise ServerUnreachableError("no server any more")
+
+        recognizer.stream.finish = finish  # type: ignore[method-assign]
+
+    await hear(recognizer, [starts(), audio(0.5), Do(what=goes_dead)])
+    assert waited == [FINISH_S]
+    assert FINISH_S < 5.0
+    assert recognizer.stream.closed
+
+
+async def test_another_rate_while_the_engine_is_full_leaves_one_stream_open() -> None:
+    recognizer = ScriptedRecognizer()
+    recognizer.refusals = [EngineFullError("every slot is taken")]
+    await hear(recognizer, [audio(0.5), audio(0.5, 8_000), SleepFrame(0.4)])
+    assert [stream.options.sample_rate for stream in recognizer.streams] == [8_000]
 
 
 async def test_the_time_to_the_final_is_announced_and_measured() -> None:

@@ -51,6 +51,7 @@ TRANSCRIPTS = st.builds(
     flush_id=st.none() | st.integers(0, 10**9),
     revision=st.integers(0, 10**9),
     spaced=st.booleans(),
+    complete=st.booleans(),
 )
 RESULTS = st.builds(
     Results, TRANSCRIPTS, from_finalize=st.booleans(), speech_final=st.booleans(),
@@ -128,6 +129,14 @@ def test_an_empty_answer_has_numbers_where_deepgram_has_numbers() -> None:
     assert message["channel"]["alternatives"][0]["confidence"] == 0.0
     assert message["duration"] == 0.0
     assert message["confidence"] is None
+
+
+def test_a_server_that_has_no_word_for_incomplete_answers_is_understood() -> None:
+    message = json.loads(Results(transcript(complete=False)).to_text())
+    assert message.pop("complete") is False
+    results = parse_server_text(json.dumps(message))
+    assert isinstance(results, Results)
+    assert results.transcript.complete
 
 
 # ---- the other messages of a server

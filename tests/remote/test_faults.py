@@ -85,6 +85,7 @@ async def test_a_flush_without_a_network_is_answered_empty_and_its_words_come_la
                 stream.push(samples[16_000:64_000])
                 silent = await stream.flush(deadline_s=0.3)
                 assert (silent.text, silent.flush_id, silent.is_final) == ("", 1, True)
+                assert not silent.complete
                 proxy.bad = False
                 await stream.finish()
                 finals = [t async for t in stream if t.is_final]

@@ -11,6 +11,8 @@ from nemotron_voice.remote.history import (
     Settings,
     UpdateMark,
 )
+from nemotron_voice.remote.stream import MAX_MESSAGE_BYTES
+from nemotron_voice.server.options import ServerOptions
 from tests.scripted_recognizer import transcript
 
 RATE = 8_000
@@ -37,14 +39,28 @@ def test_a_new_connection_is_told_everything_again_in_order() -> None:
     assert history.settings == Settings("auto", 320)
 
 
-def test_packets_that_wait_go_as_one_message_and_marks_stay_where_they_are() -> None:
-    stream = RemoteStream(
+def a_stream() -> RemoteStream:
+    return RemoteStream(
         StreamOptions(sample_rate=RATE),
         check=lambda language, latency_ms: None,
         replay_s=60,
         wake=lambda _: None,
         cut=lambda _: None,
     )
+
+
+def test_a_push_larger_than_servers_take_goes_as_several_messages() -> None:
+    stream, large = a_stream(), SECOND * 20
+    stream.push(large)
+    messages = []
+    while isinstance(message := stream.next(), bytes):
+        messages.append(message)
+    assert b"".join(messages) == large
+    assert max(map(len, messages)) <= 2 * MAX_MESSAGE_BYTES < ServerOptions().max_message_bytes
+
+
+def test_packets_that_wait_go_as_one_message_and_marks_stay_where_they_are() -> None:
+    stream = a_stream()
     for _ in range(3):
         stream.push(SECOND[:320])
     flush = stream.flush()

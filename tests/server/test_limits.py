@@ -25,6 +25,7 @@ from benchmarks.remote_faults import call, pcm16
 from nemotron_voice import Engine, RemoteEngine
 from nemotron_voice.audio import read_samples
 from nemotron_voice.cli.demo import bundled_calls
+from nemotron_voice.engine import Stream
 from nemotron_voice.server import ServerOptions, run, sockets
 from nemotron_voice.server.app import RETRY_AFTER_S
 from nemotron_voice.server.listen import Connection
@@ -328,6 +329,17 @@ async def test_audio_much_faster_than_speech_waits_at_the_client_and_is_all_hear
     assert 1.0 < backlog_s < 4.0
 
 
+async def test_a_server_may_hold_more_audio_of_a_client_than_a_stream_does_by_default(
+    engine: Engine, audio: bytes
+) -> None:
+    with running_server(engine, ServerOptions(max_buffered_s=60.0)) as server:
+        async with listening(server) as client:
+            client.writer.write(4 * frame(BINARY, audio) + frame(TEXT, CLOSE_STREAM))
+            texts, code = await told(client)
+    assert (code, texts[-1]["type"]) == (1000, "Metadata"), texts[-1]
+    assert texts[-1]["duration"] == pytest.approx(48.0)
+
+
 async def test_a_client_that_waits_for_the_engine_is_neither_idle_nor_deaf_to_pings(
     serve: Any, audio: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +382,19 @@ async def test_a_message_over_the_limit_is_closed_with_1009(serve: Any) -> None:
         async with listening(server) as client:  # nobody waits for 8 exabytes
             client.writer.write(frame(BINARY, b"", announced=2**63 - 1))
             assert (await told(client))[1] == 1009
+
+
+async def test_after_a_message_over_the_limit_nothing_is_delivered_and_the_close_says_the_limit(
+    serve: Any, audio: bytes
+) -> None:
+    async with serve(max_message_bytes=65_536) as server, listening(server) as client:
+        for at in range(0, int(2 * RATE * SPOKEN_S), 64_000):
+            client.writer.write(frame(BINARY, audio[at : at + 64_000]))
+        client.writer.write(frame(BINARY, b"", announced=65_537))
+        *before, close = await asyncio.wait_for(client.ended(), 10.0)
+    assert close.close_code == 1009
+    assert b"65536" in close.payload
+    assert {json.loads(message.payload)["type"] for message in before} <= {"Results"}
 
 
 async def test_more_finalize_than_are_answered_end_the_connection_after_the_answers(
@@ -763,6 +788,89 @@ async def test_an_upload_with_options_that_make_no_sense_is_refused(
         form.add_field(field, value)
         async with http.post(refusals.http + TRANSCRIPTIONS, data=form) as response:
             assert response.status == 400, field
+
+
+def offer_a_file(client: RawSocket, path: str, boundary: str = "b") -> None:
+    """The head of an upload whose client sends the file when it is asked to."""
+    headers = {"Host": "localhost", "Content-Length": "5000", "Expect": "100-continue"}
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    client.request(f"POST {path}", headers | (kind if path == TRANSCRIPTIONS else {}))
+
+
+@pytest.mark.parametrize("path", ["/v1/listen", TRANSCRIPTIONS])
+async def test_files_beyond_the_places_are_not_read_and_beyond_those_who_wait_refused(
+    engine: Engine, http: aiohttp.ClientSession, path: str
+) -> None:
+    options = ServerOptions(max_uploads=1, max_waiting_uploads=1)
+    with running_server(engine, options) as server:
+        async with raw_socket(server.port) as first, raw_socket(server.port) as second:
+            offer_a_file(first, path)
+            assert (await asyncio.wait_for(first.head(), 5.0))[0] == 100
+            offer_a_file(second, path)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(second.reader.read(1), 0.3)
+            async with http.post(server.http + path, data=a_form(b"x")) as response:
+                assert response.status == 503
+                assert response.headers["retry-after"] == RETRY_AFTER_S
+            first.writer.transport.abort()
+            assert (await asyncio.wait_for(second.head(), 5.0))[0] == 100
+        await all_is_free(server)
+
+
+@pytest.mark.parametrize("path", ["/v1/listen", TRANSCRIPTIONS])
+async def test_a_file_whose_client_has_gone_is_heard_no_further(
+    engine: Engine, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Stream, "drained", never)  # a long file
+    content = bundled_calls()[0].audio.read_bytes()
+    with running_server(engine, ServerOptions(max_uploads=1)) as server:
+        data = a_form(content) if path == TRANSCRIPTIONS else content
+        asking = asyncio.create_task(http.post(server.http + path, data=data))
+        await within(lambda: engine.stats().streams == 1, 5.0)
+        asking.cancel()
+        await all_is_free(server)
+        monkeypatch.undo()
+        data = a_form(content) if path == TRANSCRIPTIONS else content
+        async with http.post(server.http + path, data=data) as response:
+            assert response.status == 200, "its place is free"
+        await all_is_free(server)
+
+
+# ---- a device that fails
+
+
+async def test_a_server_whose_steps_all_fail_says_that_it_is_unwell_until_one_is_heard(
+    engine: Engine, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, audio: bytes
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    async def states() -> list[int]:
+        return [(await http.get(server.http + path)).status for path in ("/healthz", "/readyz")]
+
+    with running_server(engine) as server:
+        monkeypatch.setattr(engine._runner._network, "step", broken)
+        for replays in ("true", "false"):
+            for _ in range(2):
+                async with listening(server, replays=replays) as client:
+                    client.writer.write(speech(audio))
+                    assert (await told(client))[1] == 1011
+        assert await states() == [200, 200]
+        content = bundled_calls()[0].audio.read_bytes()
+        async with http.post(server.http + "/v1/listen", data=content) as response:
+            assert response.status == 500
+        assert await states() == [503, 503]
+        async with http.get(server.http + "/readyz") as response:
+            assert "failed for the last 5 streams" in await response.text()
+        monkeypatch.undo()
+        async with listening(server) as client:
+            client.writer.write(speech(audio) + frame(TEXT, CLOSE_STREAM))
+            assert finals_of((await told(client))[0])
+        assert await states() == [200, 200]
+        await all_is_free(server)
 
 
 # ---- the end of the server
