@@ -133,7 +133,15 @@ class AudioFile:
         damaged: str | None = None
         container, stream = _open(self.path)
         with container:
-            for packet in container.demux(stream):
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                except av.FFmpegError as error:  # where the next packet begins can't be found
+                    damaged = damaged or _reason(error)
+                    break
+                if packet is None:
+                    break
                 try:
                     frames = packet.decode()
                 except av.FFmpegError as error:

@@ -134,7 +134,7 @@ class EngineFullError(EngineError):
 
 
 class EngineClosedError(EngineError):
-    """The engine has been closed."""
+    """The engine has been closed, or its device thread has failed."""
 
 
 class StepFailedError(EngineError):

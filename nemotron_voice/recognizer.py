@@ -53,7 +53,11 @@ class RecognizerStream(Protocol):
         """Wait until less than `max_buffered_s` seconds of pushed audio are undecoded."""
 
     async def aclose(self) -> None:
-        """Drop the stream: undecoded audio is discarded, the iteration ends, the slot is free."""
+        """Drop the stream: undecoded audio is discarded, the iteration ends, the slot is free.
+
+        An engine waits for the stream's step if one is on the device; a recogniser behind a socket
+        doesn't wait for its server.
+        """
 
     def __aiter__(self) -> AsyncIterator[Transcript]:
         """Transcripts in order, interim and final; one consumer at a time."""

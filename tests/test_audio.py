@@ -163,6 +163,17 @@ def test_a_truncated_file_gives_what_it_has_then_says_so(
         assert "ffmpeg" in str(error.value)
 
 
+def test_garbage_in_which_no_packet_is_found_is_damage(tmp_path: Path, tone: Samples) -> None:
+    whole = encoded("ogg", np.tile(tone, 5))
+    garbage = np.random.default_rng(5).bytes(200_000)
+    path = tmp_path / "garbage.ogg"
+    path.write_bytes(whole[: len(whole) // 2] + garbage + whole[len(whole) // 2 :])
+    heard: list[Samples] = []
+    with pytest.raises(AudioDecodeError, match=r"is cut off|is damaged"):
+        heard.extend(read_file(path))
+    assert sum(block.size for block in heard) > 16_000
+
+
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [

@@ -214,6 +214,24 @@ def test_a_file_each_goes_into_the_output_folder(
     assert (folder / "call.wav.srt").read_text().startswith("1\n00:00:01,000")
 
 
+def test_files_of_one_name_are_refused_before_one_overwrites_the_other(
+    engine: FakeEngine, call: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / call.name
+    other.parent.mkdir()
+    other.write_bytes(call.read_bytes())
+    folder = tmp_path / "texts"
+    files = [str(call), str(other)]
+    result = runner.invoke(app, ["transcribe", *files, "--output-dir", str(folder)])
+    assert result.exit_code == 2
+    message = result.stderr.replace("\n", "")
+    for named in (*files, str(folder / "call.wav.txt"), "rename"):
+        assert named in message
+    assert not folder.exists()
+    assert engine.loaded == {}, "a model was loaded for nothing"
+    assert runner.invoke(app, ["transcribe", *files]).exit_code == 0
+
+
 def test_subtitles_of_several_files_need_a_folder(engine: FakeEngine, call: Path) -> None:
     result = runner.invoke(app, ["transcribe", str(call), str(call), "--format", "srt"])
     assert result.exit_code == 2

@@ -22,7 +22,7 @@ from nemotron_voice.audio import duration_of, read_file
 from nemotron_voice.captions import SUFFIXES, WRITERS, Writer
 from nemotron_voice.cli import screen
 from nemotron_voice.config import StreamOptions
-from nemotron_voice.errors import AudioError
+from nemotron_voice.errors import AudioError, ConfigurationError
 from nemotron_voice.hear import hear
 from nemotron_voice.transcript import Transcript
 
@@ -44,6 +44,28 @@ class Job:
     output_format: str
     realtime: bool
     output_dir: Path | None
+
+    def __post_init__(self) -> None:
+        """Refuse two files that would be written to the same place.
+
+        Raises:
+            ConfigurationError.
+        """
+        if self.output_dir is None:
+            return
+        sources: dict[Path, Path] = {}
+        for path in self.files:
+            target = self.target(path, self.output_dir)
+            if target in sources:
+                raise ConfigurationError(
+                    f"{sources[target]} and {path} would both be written to {target}; rename one, "
+                    "or transcribe them in two runs with an --output-dir each"
+                )
+            sources[target] = path
+
+    def target(self, path: Path, folder: Path) -> Path:
+        """Where in the output folder a file's transcripts go."""
+        return folder / (path.name + SUFFIXES[self.output_format])
 
 
 async def run(recognizer: Recognizer, job: Job) -> int:
@@ -112,8 +134,7 @@ def _writer(path: Path, job: Job) -> Iterator[tuple[Show, Show]]:
     """Where one file's interims and finals go."""
     if job.output_dir is not None:
         job.output_dir.mkdir(parents=True, exist_ok=True)
-        target = job.output_dir / (path.name + SUFFIXES[job.output_format])
-        with target.open("w", encoding="utf-8") as output:
+        with job.target(path, job.output_dir).open("w", encoding="utf-8") as output:
             writer = WRITERS[job.output_format](output, path)
             yield writer.interim, writer.final
         return

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import atexit
 import logging
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from nemotron_voice import languages as language_table
-from nemotron_voice.audio import read_file
 from nemotron_voice.config import (
     DEFAULT_MODEL,
     FRAME_MS,
@@ -26,7 +26,8 @@ from nemotron_voice.config import (
     StreamOptions,
     lookahead_of,
 )
-from nemotron_voice.engine.runner import Runner
+from nemotron_voice.engine.files import FileBatch, run_apart
+from nemotron_voice.engine.runner import Runner, Work
 from nemotron_voice.engine.scheduler import Ready, Scheduler
 from nemotron_voice.engine.slots import Slots
 from nemotron_voice.engine.stream import Stream
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from nemotron_voice.model.network import Emission
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
+
+# A process that ends waits so long for the step on its device; the slowest takes about a second.
+EXIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Engine:
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
         self._closed = False
+        self._failure: BaseException | None = None  # what the device thread died of
         self._steps = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds, streams
         self._observers: list[Callable[[StepReport], None]] = []
@@ -104,6 +108,7 @@ class Engine:
         )
         self._thread.start()
         network, self._runner, self._scheduler = loaded.result()
+        atexit.register(self._end_at_exit, weakref.ref(self))
         self._lookaheads = network.config.lookaheads
         self._auto_prompt = language_table.AUTO_PROMPT_INDEX if network.config.num_prompts else -1
 
@@ -140,7 +145,7 @@ class Engine:
 
         Raises:
             EngineFullError: all slots are taken.
-            EngineClosedError: close() was called.
+            EngineClosedError: close() was called, or the device thread has failed.
             ConfigurationError: an option has no such value, or the model lacks the language.
         """
         stream_options = replace(options or StreamOptions(), **overrides)
@@ -148,7 +153,7 @@ class Engine:
         self.resolve_latency(stream_options.latency_ms)
         with self._lock:
             if self._closed:
-                raise EngineClosedError("the engine is closed; load a new one with Engine.load()")
+                raise self._why_closed()
             row = self._slots.take()
             stream = Stream(self, row, stream_options)
             self._streams.add(stream)
@@ -162,7 +167,11 @@ class Engine:
         latency_ms: int = 1120,
         progress: Callable[[Path, float], None] | None = None,
     ) -> list[list[Transcript]]:
-        """Transcribe whole files, several at a time, at the speed of the device.
+        """Transcribe whole files, as many at a time as find a slot, at the speed of the device.
+
+        A file waits for its slot while streams hold them all, be it this batch's, other callers' or
+        another batch's: close what the calling thread itself holds before. Ctrl+C ends the batch
+        within a step.
 
         Args:
             paths: audio files of any format and rate.
@@ -175,51 +184,19 @@ class Engine:
 
         Raises:
             AudioDecodeError: of the first file that can't be read.
+            EngineClosedError: the engine was closed, or has failed, meanwhile.
         """
         files = [Path(path) for path in paths]
         options = StreamOptions(
             language=language, latency_ms=latency_ms, finalize="sentence", interim_results=False
         )
         self.resolve_language(language)
+        return run_apart(FileBatch(self, options, progress).transcribe(files))
 
-        async def all_files() -> list[list[Transcript]]:
-            at_once = asyncio.Semaphore(max(1, self._slots.count - self._slots.used))
-            return await asyncio.gather(
-                *(self._transcribe_file(path, options, at_once, progress) for path in files)
-            )
-
-        return _run_apart(all_files())
-
-    async def _transcribe_file(
-        self,
-        path: Path,
-        options: StreamOptions,
-        at_once: asyncio.Semaphore,
-        progress: Callable[[Path, float], None] | None,
-    ) -> list[Transcript]:
-        async with at_once:
-            audio = read_file(path)
-            stream = self.open(options, sample_rate=audio.sample_rate)
-            finals: list[Transcript] = []
-
-            async def collect() -> None:
-                finals.extend([t async for t in stream if t.is_final and t.text])
-
-            collector = asyncio.create_task(collect())
-            try:
-                fed_s = 0.0
-                for block in audio:
-                    stream.push(block)
-                    fed_s += len(block) / audio.sample_rate
-                    if progress is not None:
-                        progress(path, fed_s)
-                    await stream.drained(max_buffered_s=5.0)
-                await stream.finish()
-                await collector
-            finally:
-                collector.cancel()
-                await stream.aclose()
-            return finals
+    @property
+    def failure(self) -> EngineClosedError | None:
+        """Why the engine can't go on, if its device thread has failed: only a new one helps."""
+        return None if self._failure is None else self._why_closed()
 
     def stats(self) -> EngineStats:
         """A snapshot for metrics; cheap."""
@@ -235,7 +212,10 @@ class Engine:
         )
 
     def observe(self, observer: Callable[[StepReport], None]) -> None:
-        """Call `observer` after each step, on the device thread: it must be quick."""
+        """Call `observer` after each step, on the device thread: it must be quick.
+
+        One that raises is logged, and not called again.
+        """
         self._observers.append(observer)
 
     def close(self) -> None:
@@ -244,11 +224,40 @@ class Engine:
             if self._closed:
                 return
             self._closed = True
+        self._end_thread()
+        self._abandon_streams(EngineClosedError("the engine was closed while the stream was open"))
+
+    @staticmethod
+    def _end_at_exit(reference: weakref.ref[Engine]) -> None:
+        """Let the step on the device end before the interpreter does.
+
+        A daemon thread that comes back from PyTorch to an interpreter that is going is ended inside
+        C++, which aborts the process: "terminate called without an active exception", SIGABRT.
+        """
+        engine = reference()
+        if engine is not None:
+            engine._end_thread(EXIT_S)  # noqa: SLF001 - this class' own
+
+    def _end_thread(self, timeout_s: float | None = None) -> None:
         self._scheduler.close()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
-        for stream in list(self._streams):
-            stream.fail(EngineClosedError("the engine was closed while the stream was open"))
+            self._thread.join(timeout_s)
+
+    def _abandon_streams(self, error: EngineClosedError) -> None:
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.abandon(error)
+
+    def _why_closed(self) -> EngineClosedError:
+        if self._failure is None:
+            return EngineClosedError("the engine is closed; load a new one with Engine.load()")
+        error = EngineClosedError(
+            f"the engine's device thread has failed ({self._failure!r}); its streams have ended. "
+            "Load a new engine with Engine.load(), and report the log's traceback"
+        )
+        error.__cause__ = self._failure
+        return error
 
     def __enter__(self) -> Self:
         return self
@@ -268,7 +277,8 @@ class Engine:
         self._scheduler.offer(ready)
 
     def release(self, stream: Stream) -> None:
-        """Take a stream's slot back; it won't run again."""
+        """Take a stream's slot back, and its queued step; it won't run again. Idempotent."""
+        self._scheduler.withdraw(stream)
         with self._lock:
             if stream in self._streams:
                 self._streams.discard(stream)
@@ -348,42 +358,63 @@ class Engine:
         del checkpoint
         _, runner, scheduler = parts
         loaded.set_result(parts)
-        while (batch := scheduler.next_batch()) is not None:
-            taken = [(ready, work) for ready in batch if (work := ready.stream.take_work())]
-            if not taken:
-                continue
-            began = time.monotonic()
-            outcomes = runner.run([work for _, work in taken])
-            self._note_step([ready for ready, _ in taken], began, time.monotonic())
-            for (ready, _), outcome in zip(taken, outcomes, strict=True):
-                stream = ready.stream
-                try:
-                    stream.accept(outcome)
-                except Exception as error:  # noqa: BLE001 - a fault in one stream ends that one only
-                    _log.exception("a stream failed")
-                    failure = StepFailedError(f"the stream failed on its transcript: {error}")
-                    failure.__cause__ = error
-                    stream.fail(failure)
+        try:
+            while (batch := scheduler.next_batch()) is not None:
+                self._step(runner, batch)
+        except BaseException as error:  # noqa: BLE001 - every stream and open() are told
+            self._fail(error)
+
+    def _step(self, runner: Runner, batch: Sequence[Ready]) -> None:
+        taken = [(ready, work) for ready in batch if (work := self._take_work(ready.stream))]
+        if not taken:
+            return
+        began = time.monotonic()
+        outcomes = runner.run([work for _, work in taken])
+        self._note_step([ready for ready, _ in taken], began, time.monotonic())
+        for (ready, _), outcome in zip(taken, outcomes, strict=True):
+            try:
+                ready.stream.accept(outcome)
+            except Exception as error:  # noqa: BLE001 - a fault in one stream ends that one only
+                _fail_stream(ready.stream, "transcript", error)
+
+    def _take_work(self, stream: Stream) -> Work | None:
+        try:
+            return stream.take_work()
+        except Exception as error:  # noqa: BLE001 - as above
+            _fail_stream(stream, "audio", error)
+            return None
 
     def _note_step(self, batch: Sequence[Ready], began: float, ended: float) -> None:
         self._recent.append((ended - began, len(batch)))
         self._steps += 1
-        for observer in self._observers:
-            observer(
-                StepReport(
-                    latency_ms=FRAME_MS * (batch[0].lookahead + 1),
-                    step_s=ended - began,
-                    waits_s=tuple(began - ready.since for ready in batch),
-                    late_s=tuple(ended - ready.deadline for ready in batch),
-                )
+        for observer in list(self._observers):
+            report = StepReport(
+                latency_ms=FRAME_MS * (batch[0].lookahead + 1),
+                step_s=ended - began,
+                waits_s=tuple(began - ready.since for ready in batch),
+                late_s=tuple(ended - ready.deadline for ready in batch),
             )
+            try:
+                observer(report)
+            except Exception:  # noqa: BLE001 - whoever measures is no reason to stop hearing
+                _log.exception("an observer of the engine failed; it is called no more")
+                self._observers.remove(observer)
+
+    def _fail(self, error: BaseException) -> None:
+        """End what can't go on without the device thread: every stream, and open()."""
+        _log.critical("the device thread failed, and with it the engine", exc_info=error)
+        with self._lock:
+            self._closed, self._failure = True, error
+        self._scheduler.close()
+        self._abandon_streams(self._why_closed())
+
+
+def _fail_stream(stream: Stream, what: str, error: Exception) -> None:
+    _log.error("a stream failed", exc_info=error)
+    failure = StepFailedError(f"the stream failed on its {what}: {error}")
+    failure.__cause__ = error
+    stream.fail(failure)
 
 
 def _tag_language(spelling: str | None) -> str | None:
     return language_table.locale_of_tag(spelling) if spelling else None
-
-
-def _run_apart(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine in a loop of its own, also from inside a running one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="nemotron-voice-files") as executor:
-        return executor.submit(asyncio.run, work).result()

@@ -41,6 +41,11 @@ class Scheduler:
                 self._ready.append(ready)
                 self._changed.notify()
 
+    def withdraw(self, stream: Stream) -> None:
+        """Forget the step of a stream that has ended."""
+        with self._changed:
+            self._ready = [ready for ready in self._ready if ready.stream is not stream]
+
     def next_batch(self) -> list[Ready] | None:
         """Wait for work, then take the streams of the next step; None once closed."""
         with self._changed:

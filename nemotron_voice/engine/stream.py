@@ -66,7 +66,7 @@ class Host(Protocol):
         """Queue a step of a stream."""
 
     def release(self, stream: Stream) -> None:
-        """Take the slot back; the stream won't run again."""
+        """Take the slot back, and a queued step; the stream won't run again. Idempotent."""
 
     def token(self, emission: Emission, offset: int = 0) -> Token:
         """The text of an emission, `offset` frames into the stream."""
@@ -125,6 +125,8 @@ class Stream:
         self._final_sample = 0  # the audio up to here has been answered: a retry begins after it
         self._fork: Fork | None = None
         self._queued = False  # offered to the scheduler, or on the device
+        self._on_device = False  # a step runs on the row, so that the slot can't be given back
+        self._freed: list[Future[None]] = []  # who waits for that step to end
         self._fresh = True  # the row still holds its last user's state
         self._flushes = 0
         self._ended = False  # no more audio
@@ -170,7 +172,12 @@ class Stream:
             self._close()
 
     async def drained(self, max_buffered_s: float = 0.5) -> None:
-        """Wait until less than `max_buffered_s` seconds, or less than a chunk, are undecoded."""
+        """Wait until less than `max_buffered_s` seconds, or less than a chunk, are undecoded.
+
+        Gives way to the event loop's other tasks also where there is nothing to wait for: a stream
+        asleep has no audio undecoded, however much of it is pushed.
+        """
+        await asyncio.sleep(0)
         limit = int(max_buffered_s * MODEL_SAMPLE_RATE)
         with self._lock:
             if self._is_drained(limit):
@@ -180,8 +187,18 @@ class Stream:
         await asyncio.wrap_future(ready)
 
     async def aclose(self) -> None:
-        """Drop the stream. Idempotent."""
-        self._close()
+        """Drop the stream; its slot is free on return. Idempotent.
+
+        A step that is on the device is waited for. Cancelled meanwhile, the slot comes back by
+        itself.
+        """
+        with self._lock:
+            self._close()
+            if not self._on_device:
+                return
+            freed: Future[None] = Future()  # one for each who waits: cancelling it cancels no other
+            self._freed.append(freed)
+        await asyncio.wrap_future(freed)
 
     def __aiter__(self) -> AsyncIterator[Transcript]:
         """Transcripts in order; ends after finish or aclose, raises if the stream failed."""
@@ -238,29 +255,33 @@ class Stream:
         """The inputs of the step that the stream was queued for; None if it has closed since."""
         with self._lock:
             if self._closed:
-                self._host.release(self)
                 return None
-            if self._fork is not None:
-                fork = self._fork
-                return Work(
-                    fork.window(),
-                    self.row,
-                    self._prompt,
-                    fork.lookahead,
-                    fresh=(fork.fresh or self._fresh) and fork.state is None,
-                    fork=True,
-                    more=fork.more,
-                    state=fork.state,
-                )
-            window = self._audio.read(*window_bounds(self._frame, self._lookahead + 1))
-            return Work(window, self.row, self._prompt, self._lookahead, fresh=self._fresh)
+            work = self._work()
+            self._on_device = True
+            return work
+
+    def _work(self) -> Work:
+        if self._fork is not None:
+            fork = self._fork
+            return Work(
+                fork.window(),
+                self.row,
+                self._prompt,
+                fork.lookahead,
+                fresh=(fork.fresh or self._fresh) and fork.state is None,
+                fork=True,
+                more=fork.more,
+                state=fork.state,
+            )
+        window = self._audio.read(*window_bounds(self._frame, self._lookahead + 1))
+        return Work(window, self.row, self._prompt, self._lookahead, fresh=self._fresh)
 
     def accept(self, outcome: Outcome) -> None:
         """Take what a step made."""
         with self._lock:
-            self._queued = False
+            self._queued = self._on_device = False
             if self._closed:
-                self._host.release(self)
+                self._release()
             elif outcome.error is not None:
                 self.fail(outcome.error)
             elif self._fork is not None:
@@ -284,6 +305,12 @@ class Stream:
                 self._error = error
                 self._events.close(error)
                 self._close(error)
+
+    def abandon(self, error: NemotronVoiceError) -> None:
+        """Fail, and free the slot at once: no step will come back from the device."""
+        with self._lock:
+            self.fail(error)
+            self._release()
 
     def _advance(self) -> None:
         """Offer the next step, if there is one. What comes next is decided by samples alone."""
@@ -486,8 +513,15 @@ class Stream:
             self._marks.clear()
             self._wake_drained()
             self._events.close()
-            if not self._queued:  # else the device thread releases it, after its step
-                self._host.release(self)
+            if not self._on_device:  # else the device thread releases it, after its step
+                self._release()
+
+    def _release(self) -> None:
+        self._on_device = False
+        self._host.release(self)
+        for freed in self._freed:
+            _resolve(freed)
+        self._freed.clear()
 
 
 def _resolve(future: Future[None]) -> None:

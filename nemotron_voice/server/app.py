@@ -50,7 +50,7 @@ class Service:
         self.options = options
         self.access = Access(options)
         self.metrics = Metrics(engine)
-        self.model_health = ModelHealth()
+        self.model_health = ModelHealth(engine)
         self.files = Files(engine, options, self.metrics, self.model_health)
         self.connections: set[Connection] = set()
         self.draining = False

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nemotron_voice.errors import StepFailedError
+
+if TYPE_CHECKING:
+    from nemotron_voice.engine import Engine
 
 FAILED_IN_A_ROW: Final = 5  # streams; a single one may have failed by its own fault
 
 
 class ModelHealth:
-    """How many streams in a row ended because a step failed, without text from any between."""
+    """How many streams in a row ended because a step failed, without text from any between.
 
-    def __init__(self) -> None:
+    Args:
+        engine: which may say itself that it has failed.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._failed = 0
 
     def heard(self) -> None:
@@ -29,6 +37,8 @@ class ModelHealth:
     @property
     def fault(self) -> str | None:
         """Why no stream should come here; None while all is well."""
+        if self._engine.failure is not None:
+            return str(self._engine.failure)
         if self._failed < FAILED_IN_A_ROW:
             return None
         return (

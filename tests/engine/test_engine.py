@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from nemotron_voice import Engine, StreamOptions, Transcript
 from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.engine.engine import StepReport
 from nemotron_voice.engine.finalise import Finaliser
 from nemotron_voice.engine.stream import Stream
 from nemotron_voice.errors import (
@@ -27,9 +31,11 @@ from nemotron_voice.errors import (
     UnknownLanguageError,
     UnsupportedLatencyError,
 )
+from nemotron_voice.server.health import ModelHealth
 from nemotron_voice.transcript import Token
 
 RATE = 16_000
+ROOT = Path(__file__).parents[2]
 Audio = NDArray[np.float32]
 also_as_on_a_gpu = pytest.mark.parametrize("steps", ["any shape", "fixed"], indirect=True)
 
@@ -299,6 +305,71 @@ def test_a_step_that_fails_for_one_stream_ends_that_stream_only(
     assert all_slots_are_free(tiny_engine)
 
 
+def test_a_stream_that_fails_to_take_its_step_ends_alone(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        good, bad = tiny_engine.open(), tiny_engine.open()
+        alone = await run(tiny_engine.open(), babble(2, 9))
+        monkeypatch.setattr(bad, "_work", lambda: 1 / 0)
+        bad.push(babble(1, 1))
+        with pytest.raises(StepFailedError, match="division by zero"):
+            async for _ in bad:
+                pass
+        assert (await run(good, babble(2, 9))).text == alone.text
+
+    asyncio.run(main())
+    assert all_slots_are_free(tiny_engine)
+
+
+def test_an_observer_that_raises_is_logged_and_hurts_nobody(
+    tiny_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(report: StepReport) -> None:
+        raise ValueError("no such gauge")
+
+    reports: list[StepReport] = []
+    alone = asyncio.run(run(tiny_engine.open(), babble(2, 9)))
+    tiny_engine.observe(broken)
+    tiny_engine.observe(reports.append)
+    assert asyncio.run(run(tiny_engine.open(), babble(2, 9))).text == alone.text
+    assert len(reports) > 1
+    (logged,) = (record for record in caplog.records if record.exc_info)
+    assert "no such gauge" in str(logged.exc_info)
+
+
+def test_when_the_device_thread_dies_every_stream_and_open_say_so(
+    make_tiny_engine: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_tiny_engine()
+
+    def die(works: Any) -> Any:
+        raise SystemExit("the driver is gone")
+
+    async def main() -> None:
+        idle, busy = engine.open(), engine.open()
+        monkeypatch.setattr(engine._runner, "run", die)
+        busy.push(babble(1, 1))
+        with pytest.raises((EngineClosedError, StreamClosedError), match="driver is gone"):
+            await busy.flush(deadline_s=30)
+        for stream in (idle, busy):
+            async with asyncio.timeout(30):
+                with pytest.raises(EngineClosedError, match=r"driver is gone.*Engine\.load"):
+                    async for _ in stream:
+                        pass
+                await stream.aclose()
+            with pytest.raises(StreamClosedError, match="driver is gone"):
+                stream.push(b"\0\0")
+        with pytest.raises(EngineClosedError, match=r"driver is gone.*Engine\.load"):
+            engine.open()
+
+    asyncio.run(main())
+    assert "driver is gone" in str(engine.failure)
+    assert "driver is gone" in str(ModelHealth(engine).fault)
+    assert all_slots_are_free(engine)
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("pcm", "error", "message"),
     [
@@ -381,6 +452,74 @@ def test_closing_during_a_flush_answers_it_with_an_error_and_frees_the_slot(
 
     asyncio.run(main())
     assert all_slots_are_free(tiny_engine)
+
+
+@pytest.fixture
+def stall(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """The first is set when a step is on the device, which it leaves when the second is set."""
+    run, begun, go_on = tiny_engine._runner.run, threading.Event(), threading.Event()
+
+    def stalled(works: Any) -> Any:
+        begun.set()
+        go_on.wait(30)
+        return run(works)
+
+    monkeypatch.setattr(tiny_engine._runner, "run", stalled)
+    yield begun, go_on
+    go_on.set()
+
+
+def test_a_slot_is_free_when_its_stream_is_closed_also_with_a_step_on_the_device(
+    tiny_engine: Engine, stall: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = stall
+
+    async def main() -> None:
+        streams = [tiny_engine.open() for _ in range(tiny_engine.options.max_streams)]
+        streams[0].push(babble(2, 1))
+        await asyncio.to_thread(begun.wait, 30)
+        closing = [asyncio.create_task(streams[0].aclose()) for _ in range(3)]
+        await asyncio.sleep(0.01)  # the loop is free, and the row still in use
+        with pytest.raises(EngineFullError):
+            tiny_engine.open()
+        closing[1].cancel()
+        await asyncio.sleep(0.01)
+        assert [task.done() for task in closing] == [False, True, False]
+        go_on.set()
+        async with asyncio.timeout(30):
+            await asyncio.gather(closing[0], closing[2])
+        late = tiny_engine.open()
+        for stream in (*streams, late):
+            await stream.aclose()
+
+    asyncio.run(main())
+    assert tiny_engine.stats().streams == 0
+
+
+def test_a_slot_whose_step_waits_for_the_device_is_free_at_once(
+    tiny_engine: Engine, stall: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = stall
+
+    async def main() -> None:
+        streams = [tiny_engine.open() for _ in range(tiny_engine.options.max_streams)]
+        streams[0].push(babble(2, 1))
+        await asyncio.to_thread(begun.wait, 30)
+        streams[1].push(babble(2, 1))
+        assert tiny_engine.stats().waiting == 1
+        async with asyncio.timeout(10):
+            await streams[1].aclose()
+        assert tiny_engine.stats().waiting == 0
+        late = tiny_engine.open()
+        go_on.set()
+        assert (await run(late, babble(2, 9))).text
+        for stream in streams:
+            await stream.aclose()
+
+    asyncio.run(main())
+    assert tiny_engine.stats().streams == 0
 
 
 @also_as_on_a_gpu
@@ -478,3 +617,22 @@ def test_nobody_reading_keeps_memory_bounded(tiny_engine: Engine) -> None:
         await stream.aclose()
 
     asyncio.run(main())
+
+
+def test_a_process_that_ends_during_a_step_ends_in_order() -> None:
+    """PyTorch coming back to an interpreter that is going would abort the process."""
+    program = """
+import numpy as np
+from nemotron_voice import Engine
+from nemotron_voice.config import EngineOptions
+from tests.random_checkpoint import tiny_checkpoint
+
+engine = Engine(tiny_checkpoint(), EngineOptions(max_streams=16, threads=1))
+for _ in range(16):
+    engine.open().push(np.random.default_rng(1).standard_normal(25 * 16_000))
+"""
+    for _ in range(3):  # without the wait it is chance, most of the time the bad one
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nemotron_voice.engine.scheduler import Ready, Scheduler
+
+if TYPE_CHECKING:
+    from nemotron_voice.engine.stream import Stream
 
 
 def _ready(stream: Any, lookahead: int, deadline: float) -> Ready:
@@ -31,6 +34,14 @@ def test_a_full_batch_leaves_the_latest_deadlines_for_the_next() -> None:
         scheduler.offer(_ready(deadline, 3, deadline))
     assert streams_of(scheduler.next_batch()) == [1.0, 2.0]
     assert streams_of(scheduler.next_batch()) == [3.0]
+
+
+def test_a_stream_that_has_ended_takes_no_place_in_a_batch() -> None:
+    scheduler = Scheduler(max_batch=2)
+    for deadline in (1.0, 2.0, 3.0):
+        scheduler.offer(_ready(deadline, 3, deadline))
+    scheduler.withdraw(cast("Stream", 1.0))
+    assert streams_of(scheduler.next_batch()) == [2.0, 3.0]
 
 
 def test_close_wakes_the_device_thread() -> None:
