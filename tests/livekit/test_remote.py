@@ -21,6 +21,8 @@ from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.livekit import STT
 from tests.running_server import running_server
 
+pytestmark = pytest.mark.server
+
 RATE = 16_000
 
 

@@ -22,6 +22,8 @@ from nemotron_voice.errors import ConfigurationError
 from nemotron_voice.pipecat import NemotronSTTService
 from tests.running_server import all_is_free, free_port, running_server
 
+pytestmark = pytest.mark.server
+
 RATE = 16_000
 
 
