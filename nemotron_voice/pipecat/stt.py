@@ -372,10 +372,9 @@ class NemotronSTTService(STTService):
         )
         if spoken is not transcript:
             logger.debug(f"{self}: heard where nobody spoke, dropped from {transcript.text!r}")
-        # An incomplete answer's rest comes a moment later, and belongs to the same turn. Where it
-        # doesn't come, the turn ends after `ttfs_p99_latency`.
+        # What an incomplete answer left comes a moment later: at once, not with the next turn.
         if answer == "flush" or (answer == "rest" and not self._gate.speaking):
-            await self._push_finals([spoken], finalized=transcript.complete)
+            await self._push_finals([spoken], finalized=True)
         elif self._gate.speaking:
             await self._push_finals([spoken], finalized=False)
         elif spoken.text:  # alone in a silence it would open a turn
