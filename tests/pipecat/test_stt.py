@@ -244,7 +244,7 @@ async def test_when_the_caller_goes_on_before_the_answer_the_final_does_not_end_
     goes_on = [starts(), Do(what=answers), audio(1.0), stops(), SleepFrame(0.1)]
     down, _ = await hear(recognizer, [*before, *goes_on])
     assert [(final.text, final.finalized) for final in finals(down)] == [
-        ("A table", True),
+        ("A table", False),
         ("for four.", True),
     ]
 
