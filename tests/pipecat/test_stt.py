@@ -264,6 +264,7 @@ async def test_the_rest_of_an_incomplete_answer_follows_at_once(said: str) -> No
     down, _ = await hear(recognizer, [*turn(), rest(recognizer), SleepFrame(PAUSE), audio(0.1)])
     assert [f.text for f in finals(down)] == [*([said] if said else []), "for four."]
     assert [f.finalized for f in finals(down)][:-1] == ([True] if said else [])
+    assert len(ttfb(down)) == 1
     # Before the EndFrame came.
     last_audio = max(at for at, frame in enumerate(down) if isinstance(frame, InputAudioRawFrame))
     assert down.index(finals(down)[-1]) < last_audio
