@@ -16,11 +16,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nemotron_voice.audio import StreamResampler, to_float
 from nemotron_voice.config import StreamOptions
@@ -35,6 +33,7 @@ from nemotron_voice.engine.fork import (
 )
 from nemotron_voice.engine.runner import Outcome, Work
 from nemotron_voice.engine.scheduler import Ready
+from nemotron_voice.engine.speech_level import RECENT_SAMPLES, has_speech, is_speaking
 from nemotron_voice.errors import AudioOverflowError, NemotronVoiceError, StreamClosedError
 from nemotron_voice.events import Events
 from nemotron_voice.model.features import FRAME_SAMPLES
@@ -49,11 +48,6 @@ if TYPE_CHECKING:
 # from a fresh state, out of the audio of the last seconds.
 RETRY_S = 4.0
 RETRY_CONFIDENCE = 0.4  # of its least sure token: below it, the sound was a cough or a chair
-SPEECH_LEVEL = 10 ** (-45 / 20)  # RMS of 80 ms, full scale 1: quieter is never called speech
-SPEECH_ABOVE_FLOOR = 10 ** (12 / 20)
-SPEAKING_LEVEL = 10 ** (-30 / 20)  # of the loudest 80 ms before: the caller is still speaking
-SPEAKING_FRAMES = 2  # 160 ms, shorter than any voice activity detector's stop delay
-RECENT_FRAMES = 37  # 3 s
 # Frames of digital silence (a muted caller's zeros) after which a stream sleeps: the left context
 # of the released model, so that there is nothing else in it.
 ASLEEP_AFTER_FRAMES = 56
@@ -438,34 +432,10 @@ class Stream:
         return max(self._final_sample, at - int(RETRY_S * MODEL_SAMPLE_RATE), self._audio.first, 0)
 
     def _speech_before(self, flush: _Flush) -> bool:
-        levels = self._levels(self._retry_from(flush.at), flush.at)
-        if levels.size < 2:
-            return False
-        loudest = float(np.partition(levels, -2)[-2])  # two frames: a click isn't speech
-        return loudest > max(SPEECH_LEVEL, SPEECH_ABOVE_FLOOR * float(levels.min()))
+        return has_speech(self._audio.read(min(self._retry_from(flush.at), flush.at), flush.at))
 
     def _is_speaking(self, at: int) -> bool:
-        """Whether speech goes on right up to a flush point."""
-        start = max(self._audio.first, at - RECENT_FRAMES * FRAME_SAMPLES)
-        levels = self._levels(start, at)
-        if levels.size <= SPEAKING_FRAMES:
-            return False
-        # Within a long sentence even the tenth-quietest 80 ms is speech, so the floor lies lower.
-        # Not NumPy's percentile: it imports 10 ms of modules in the first flush.
-        floor = quantiles(levels.tolist(), n=20, method="inclusive")[0]
-        loudest = float(levels.max())
-        # In noise, halfway (in dB) between the floor and the speech.
-        speech = max(SPEAKING_LEVEL * loudest, (floor * loudest) ** 0.5)
-        return bool(levels[-SPEAKING_FRAMES:].max() > speech)
-
-    def _levels(self, start: int, stop: int) -> NDArray[np.float32]:
-        """RMS of each whole 80 ms that ends at `stop`, oldest first."""
-        frames = max(0, (stop - start) // FRAME_SAMPLES)
-        samples = self._audio.read(stop - frames * FRAME_SAMPLES, stop)
-        levels: NDArray[np.float32] = np.sqrt(
-            np.mean(samples.reshape(frames, FRAME_SAMPLES) ** 2, axis=1, dtype=np.float32)
-        )
-        return levels
+        return is_speaking(self._audio.read(max(self._audio.first, at - RECENT_SAMPLES), at))
 
     def _keep_audio(self) -> None:
         """Forget what neither the next chunk nor a flush can need any more."""
