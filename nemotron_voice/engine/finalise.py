@@ -180,7 +180,7 @@ class Finaliser:
             flush_id: the flush that is answered.
         """
         words = self._new_words()
-        if words and words[-1].continues:
+        if words and words[-1].continues and not self._settled:
             words.pop()
         if words:
             transcript = self._finalise_own(words, flush_id)

@@ -78,6 +78,18 @@ def test_mid_speech_only_what_the_stream_has_completed_is_final() -> None:
     assert finaliser.flush([], 40.0, 1).text == "for ty people"
 
 
+def test_a_last_word_that_nothing_has_followed_for_long_is_final_also_in_noise() -> None:
+    finaliser = auto()
+    finaliser.add(spoken("a table for four", 10), 24)
+    finaliser.add([], 31)
+    assert finaliser.flush_mid_speech(33.0, 0).text == "a table for"
+    finaliser = auto()
+    finaliser.add(spoken("a table for four", 10), 24)
+    finaliser.add([], 32)
+    assert finaliser.flush_mid_speech(33.0, 0).text == "a table for four"
+    assert finaliser.add([], 60) == []
+
+
 def test_an_answer_in_mid_speech_says_that_it_is_not_complete_and_its_rest_that_it_is() -> None:
     finaliser = auto()
     finaliser.add(spoken("a table for", 10), 14)
