@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 import numpy as np
 
 from nemotron_voice.audio import AudioFile
-from nemotron_voice.config import StreamOptions
 from nemotron_voice.errors import AudioDecodeError, StreamClosedError
-from nemotron_voice.recognizer import Recognizer, RecognizerStream
+from nemotron_voice.recognizer import RecognizerStream
 from nemotron_voice.resampler import Samples
 from nemotron_voice.transcript import Transcript
 
@@ -19,20 +18,18 @@ PACKET_MS = 20  # what telephony and WebRTC send
 
 
 async def hear(
-    recognizer: Recognizer,
+    stream: RecognizerStream,
     audio: AudioFile,
-    options: StreamOptions,
     *,
     realtime: bool,
     on_transcript: Callable[[Transcript], None],
     on_progress: Callable[[float], None],
 ) -> None:
-    """Stream a whole file.
+    """Stream a whole file, then close the stream.
 
     Args:
-        recognizer: an engine.
+        stream: just opened, at the file's sample rate.
         audio: the file.
-        options: of the stream; the file's sample rate is put in.
         realtime: pace packets as if they were spoken now.
         on_transcript: called with each transcript, in order.
         on_progress: called with the seconds of audio given so far.
@@ -40,7 +37,6 @@ async def hear(
     Raises:
         AudioDecodeError: the file is damaged; what could be decoded has been heard to its end.
     """
-    stream = recognizer.open(options, sample_rate=audio.sample_rate)
     damage: AudioDecodeError | None = None
     async with reading(stream, on_transcript):
         try:

@@ -253,10 +253,10 @@ async def test_realtime_gives_a_packet_when_it_has_been_spoken(call: Path) -> No
     loop = asyncio.get_running_loop()
     moments: list[float] = []
     began = loop.time()
+    audio = hear.AudioFile(call)
     await hear.hear(
-        FakeEngine(said("Hola.")),
-        hear.AudioFile(call),
-        StreamOptions(),
+        FakeEngine(said("Hola.")).open(sample_rate=audio.sample_rate),
+        audio,
         realtime=True,
         on_transcript=lambda _: None,
         on_progress=lambda _: moments.append(loop.time() - began),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemotron_voice import Engine, StreamOptions
+from nemotron_voice import Engine
 from nemotron_voice.audio import AudioFile, read_file
 from nemotron_voice.config import EngineOptions
 from nemotron_voice.errors import AudioDecodeError
@@ -54,9 +54,8 @@ def test_others_have_their_turn_while_ten_minutes_of_silence_are_heard(
     async def main() -> None:
         watcher = asyncio.create_task(watch())
         await hear(
-            engine,
+            engine.open(latency_ms=1120, sample_rate=silence.sample_rate),
             silence,
-            StreamOptions(latency_ms=1120),
             realtime=False,
             on_transcript=lambda _: None,
             on_progress=progress,
@@ -105,16 +104,17 @@ def test_a_file_is_decoded_on_another_thread(
             yield block
 
     monkeypatch.setattr(AudioFile, "__iter__", spy)
-    asyncio.run(
-        hear(
-            engine,
+
+    async def main() -> None:
+        await hear(
+            engine.open(sample_rate=silence.sample_rate),
             silence,
-            StreamOptions(),
             realtime=False,
             on_transcript=lambda _: None,
             on_progress=lambda _: None,
         )
-    )
+
+    asyncio.run(main())
     assert threads
     assert threading.current_thread() not in threads
 

@@ -84,9 +84,8 @@ async def run(recognizer: Recognizer, job: Job) -> int:
                 try:
                     audio = read_file(path)
                     await hear(
-                        recognizer,
+                        recognizer.open(job.options, sample_rate=audio.sample_rate),
                         audio,
-                        job.options,
                         realtime=job.realtime,
                         on_transcript=line.put_nowait,
                         on_progress=lambda seconds: advance(path, seconds),

@@ -200,10 +200,10 @@ class Transcriber:
                 finalize="sentence",
                 interim_results=False,
             )
+            audio = read_file(path)
             await hear(
-                self._engine,
-                read_file(path),
-                options,
+                self._engine.open(options, sample_rate=audio.sample_rate),
+                audio,
                 realtime=False,
                 on_transcript=take,
                 on_progress=progress,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nemotron_voice.audio import read_file
 from nemotron_voice.errors import EngineFullError
+from nemotron_voice.hear import hear
 
 if TYPE_CHECKING:
     from nemotron_voice.config import StreamOptions
@@ -56,7 +57,12 @@ class FileBatch:
         Raises:
             AudioDecodeError: of the first file that can't be read.
         """
-        return await asyncio.gather(*(self._transcribe(path) for path in paths))
+        try:
+            async with asyncio.TaskGroup() as group:  # its end is that of all: each frees its slot
+                tasks = [group.create_task(self._transcribe(path)) for path in paths]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _transcribe(self, path: Path) -> list[Transcript]:
         async with self._turn:
@@ -65,23 +71,17 @@ class FileBatch:
         self._streams.add(stream)
         finals: list[Transcript] = []
 
-        async def collect() -> None:
-            finals.extend([t async for t in stream if t.is_final and t.text])
+        def take(transcript: Transcript) -> None:
+            if transcript.is_final and transcript.text:
+                finals.append(transcript)
 
-        collector = asyncio.create_task(collect())
+        def progress(seconds: float) -> None:
+            if self._progress is not None:
+                self._progress(path, seconds)
+
         try:
-            fed_s = 0.0
-            for block in audio:
-                stream.push(block)
-                fed_s += len(block) / audio.sample_rate
-                if self._progress is not None:
-                    self._progress(path, fed_s)
-                await stream.drained(max_buffered_s=5.0)
-            await stream.finish()
-            await collector
+            await hear(stream, audio, realtime=False, on_transcript=take, on_progress=progress)
         finally:
-            collector.cancel()
-            await stream.aclose()
             self._streams.discard(stream)
             self._freed.set()
         return finals

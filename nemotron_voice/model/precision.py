@@ -18,7 +18,7 @@ from nemotron_voice.model.weights import Weights
 Arithmetic = Literal["fp32", "bf16", "int8"]
 Matrix = Tensor | Callable[[], Tensor]
 
-_LARGE: Final = 100_000_000  # weights; below, fp32 is as fast
+_LARGE: Final = 100_000_000  # weights; a smaller model has time enough for fp32
 
 
 def device_of(name: str) -> torch.device:

@@ -184,10 +184,10 @@ class Files:
             interim_results=False,
         )
         try:
+            audio = await asyncio.to_thread(read_file, path)
             await hear(
-                self._engine,
-                await asyncio.to_thread(read_file, path),
-                options,
+                self._engine.open(options, sample_rate=audio.sample_rate),
+                audio,
                 realtime=False,
                 on_transcript=take,
                 on_progress=progress,

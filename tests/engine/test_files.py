@@ -15,7 +15,7 @@ from nemotron_voice import Engine, Transcript
 from nemotron_voice.config import EngineOptions
 from nemotron_voice.engine.files import run_apart
 from nemotron_voice.engine.stream import Stream
-from nemotron_voice.errors import EngineClosedError
+from nemotron_voice.errors import AudioDecodeError, EngineClosedError
 from tests.random_checkpoint import tiny_checkpoint
 from tests.test_audio import encoded, noise
 
@@ -109,6 +109,17 @@ def test_a_batch_that_waits_notices_that_the_engine_closes(
         assert len(callers) == 2
 
     asyncio.run(main(make_small_engine()))
+
+
+def test_a_file_that_is_cut_off_ends_a_batch_by_its_name_and_frees_the_slots(
+    make_small_engine: Callable[[], Engine], files: list[Path]
+) -> None:
+    files[2].write_bytes(files[2].read_bytes()[:40_000])
+    with make_small_engine() as engine:
+        with pytest.raises(AudioDecodeError, match=r"c\.wav is cut off"):
+            engine.transcribe(files)
+        assert engine.stats().streams == 0
+        assert len(engine.transcribe(files[:2])) == 2
 
 
 def test_ctrl_c_ends_a_batch_and_frees_its_slots(
