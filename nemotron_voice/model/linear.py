@@ -6,6 +6,7 @@ benchmarks.kernels` measures them again.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from functools import cache
 from typing import Final
@@ -19,6 +20,8 @@ Linear = Callable[[Tensor], Tensor]  # [..., inputs] -> [..., outputs]
 # oneDNN lays weights out for a number of rows. Measured from 1 to 448 rows: 16 is never far from
 # the best, and a third faster than weights that aren't laid out where rows are few.
 _PACKED_FOR_ROWS: Final = 16
+# In fp32, smaller matrices stay in the caches, where laying them out gains nothing.
+_PACKED_FROM: Final = 500_000  # weights
 
 
 def dense(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Linear:
@@ -30,9 +33,20 @@ def dense(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Linear:
         dtype: float32 or bfloat16; of what it takes and gives, too.
     """
     weight, bias = weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
-    if dtype == torch.bfloat16 and weight.device.type == "cpu" and has_bf16():
+    if weight.device.type == "cpu" and _gains_by_layout(weight):
         return _PackedLinear(weight, bias)
     return lambda x: F.linear(x, weight, bias)
+
+
+def _gains_by_layout(weight: Tensor) -> bool:
+    """Whether a product is faster with weights that oneDNN has laid out; on x86-64, measured."""
+    if weight.dtype == torch.bfloat16:
+        return has_bf16()
+    return (
+        weight.numel() >= _PACKED_FROM
+        and torch.backends.mkldnn.is_available()
+        and platform.machine() in {"x86_64", "AMD64"}
+    )
 
 
 @cache
@@ -45,7 +59,7 @@ def has_bf16() -> bool:
 
 
 class _PackedLinear:
-    """bf16 on a CPU, with weights laid out for oneDNN once instead of at each call."""
+    """On a CPU, with weights laid out for oneDNN once instead of at each call."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001

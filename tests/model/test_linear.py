@@ -1,4 +1,4 @@
-"""Products in int8 and bf16: against the same numbers in float64, alone and among neighbours."""
+"""Products in int8, bf16 and fp32: against float64, alone and among neighbours."""
 
 from __future__ import annotations
 
@@ -268,3 +268,20 @@ def test_bf16_is_that_of_pytorch(rows):
     product = dense(weight, bias, torch.bfloat16)(x)
     assert product.dtype == torch.bfloat16
     torch.testing.assert_close(product.double(), expected, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("shape", [(1,), (7,), (40,), (3, 14)])
+@pytest.mark.parametrize("sizes", [(1024, 640), (64, 48)])  # laid out for oneDNN, and as it is
+def test_fp32_is_exact_to_its_last_bits(sizes, shape, biased):
+    outputs, inputs = sizes
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(inputs, outputs, generator=generator).T  # with strides, as a .nemo's may
+    bias = torch.randn(outputs, generator=generator) if biased else None
+    x = torch.randn(*shape, inputs, generator=generator)
+    with torch.inference_mode():
+        product = dense(weight, bias, torch.float32)(x)
+    assert product.shape == (*shape, outputs)
+    assert product.dtype == torch.float32
+    exact = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    assert (product - exact).abs().max() < 2e-5 * inputs**0.5
