@@ -103,8 +103,10 @@ class Engine:
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds, streams
         self._observers: list[Callable[[StepReport], None]] = []
         loaded: Future[tuple[Network, Runner, Scheduler]] = Future()
+        # Taken out by the thread: what it is given itself, it keeps as long as it runs.
+        given = [checkpoint]
         self._thread = threading.Thread(
-            target=self._run, args=(checkpoint, loaded), name="nemotron-voice-device", daemon=True
+            target=self._run, args=(given, loaded), name="nemotron-voice-device", daemon=True
         )
         self._thread.start()
         network, self._runner, self._scheduler = loaded.result()
@@ -348,14 +350,13 @@ class Engine:
         return network, runner, Scheduler(max_batch)
 
     def _run(
-        self, checkpoint: Checkpoint, loaded: Future[tuple[Network, Runner, Scheduler]]
+        self, given: list[Checkpoint], loaded: Future[tuple[Network, Runner, Scheduler]]
     ) -> None:
         try:
-            parts = self._load(checkpoint)
+            parts = self._load(given.pop())
         except BaseException as error:  # noqa: BLE001 - whoever loads the engine is told
             loaded.set_exception(error)
             return
-        del checkpoint
         _, runner, scheduler = parts
         loaded.set_result(parts)
         try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nemotron_voice import Engine, StreamOptions, Transcript
-from nemotron_voice.config import LATENCIES_MS
+from nemotron_voice.config import LATENCIES_MS, EngineOptions
 from nemotron_voice.engine.engine import StepReport
 from nemotron_voice.engine.finalise import Finaliser
 from nemotron_voice.engine.stream import Stream
@@ -33,6 +35,7 @@ from nemotron_voice.errors import (
 )
 from nemotron_voice.server.health import ModelHealth
 from nemotron_voice.transcript import Token
+from tests.random_checkpoint import tiny_checkpoint
 
 RATE = 16_000
 ROOT = Path(__file__).parents[2]
@@ -636,3 +639,14 @@ for _ in range(16):
             [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_weights_of_the_checkpoint_go_once_int8_has_been_made_of_them() -> None:
+    checkpoint = tiny_checkpoint()
+    name = "encoder.layers.0.feed_forward1.linear1.weight"
+    weight = weakref.ref(checkpoint.weights[name])
+    with Engine(checkpoint, EngineOptions(precision="int8", max_streams=1, threads=1)) as engine:
+        del checkpoint
+        gc.collect()
+        assert weight() is None
+        assert engine.stats().streams == 0
