@@ -45,6 +45,7 @@ SOURCES = {
 }  # where a table has its figures from another's file
 PEERS = ("bench_peers", "bench_peers_avx2")  # a file for each machine
 BENCHES = ("steps", "capacity", "startup", "call_length", "roofline", "packets")
+BENCHES_AVX2 = ("capacity_avx2", "roofline_avx2", "packets_avx2")  # where both machines have one
 
 
 def main() -> None:
@@ -75,7 +76,7 @@ def main() -> None:
             *((name, peers_table) for name in PEERS),
             ("cpu_summary", peers_summary),
             ("cpu_summary_avx2", peers_summary),
-            *((f"bench_{name}", bench_table) for name in (*BENCHES, "roofline_avx2")),
+            *((f"bench_{name}", bench_table) for name in (*BENCHES, *BENCHES_AVX2)),
         ):
             source = RESULTS / f"{SOURCES.get(name, name)}.json"
             if source.exists():
