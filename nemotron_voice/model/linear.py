@@ -44,7 +44,7 @@ def _gains_by_layout(weight: Tensor) -> bool:
         return has_bf16()
     return (
         weight.numel() >= _PACKED_FROM
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and platform.machine() in {"x86_64", "AMD64"}
     )
 
