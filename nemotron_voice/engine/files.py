@@ -57,11 +57,14 @@ class FileBatch:
         Raises:
             AudioDecodeError: of the first file that can't be read.
         """
+        failure: Exception | None = None
         try:
             async with asyncio.TaskGroup() as group:  # its end is that of all: each frees its slot
                 tasks = [group.create_task(self._transcribe(path)) for path in paths]
         except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            failure = failures.exceptions[0]
+        if failure is not None:
+            raise failure  # with the cause that it has itself
         return [task.result() for task in tasks]
 
     async def _transcribe(self, path: Path) -> list[Transcript]:
