@@ -46,7 +46,7 @@ class FileBatch:
         """
         self._engine = engine
         self._options = options
-        self._progress = progress
+        self._progress = progress or (lambda _path, _seconds: None)
         self._streams: set[Stream] = set()  # this batch's own
         self._turn = asyncio.Lock()  # files ask for a slot one after another, in their order
         self._freed = asyncio.Event()
@@ -78,10 +78,7 @@ class FileBatch:
             if transcript.is_final and transcript.text:
                 finals.append(transcript)
 
-        def progress(seconds: float) -> None:
-            if self._progress is not None:
-                self._progress(path, seconds)
-
+        progress = partial(self._progress, path)
         try:
             await hear(stream, audio, realtime=False, on_transcript=take, on_progress=progress)
         finally:
